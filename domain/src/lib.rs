@@ -1,0 +1,33 @@
+//! Vocabulary and every decision of mandate. No I/O, no clock, no randomness, no async, no Temporal: a rule that lives
+//! here is tested without any of them.
+//!
+//! Reading order: [`agent`] (what a run is asked and answers), [`agent_run`] (the run as a state machine),
+//! [`tool`] and [`model`] (what it calls), [`policy`] (what it may call), [`approval`] (who else decides),
+//! [`audit`] (what is recorded), [`ids`] and [`canonical`] (names and digests).
+
+pub mod agent;
+pub mod agent_run;
+pub mod approval;
+pub mod audit;
+pub mod canonical;
+pub mod ids;
+pub mod model;
+pub mod policy;
+pub mod render;
+pub mod tool;
+
+pub use agent::{
+    AgentDefinition, AgentResult, AgentTask, EndReason, INLINE_ONCE_BYTES_MAX, OpenedRun, RunLimits, RunPins, RunState,
+};
+pub use agent_run::AgentRun;
+pub use approval::{ApprovalDecision, ApprovalRequest, Gate, Resolution, Review, Verdict};
+pub use audit::{AuditRecord, ChainHead, DecisionOutcome, EffectId, KnownBy, Origin, Proof, RecordBody, Who};
+pub use canonical::AddressKey;
+pub use ids::{
+    Address, AgentName, Digest, GroupName, ModelName, ParseIdError, PersonId, PolicyId, RequestId, RunChain, ServerName,
+    StoreId, ToolCallId, ToolName,
+};
+pub use model::{
+    Arguments, CallSummary, Content, Message, ModelReply, ModelRequest, ModelTurn, OfferedTool, ProposedCall, Usage,
+};
+pub use tool::{BuiltinTool, Recovery, Refusal, RefusalKind, ToolCallOutcome, ToolDefinition, ToolReach};

@@ -1,0 +1,172 @@
+//! Tools: how the registry describes one, and what a call of one comes to.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::{ApprovalRequest, Content, Digest, PersonId, PolicyId, ServerName, ToolName, canonical};
+
+pub mod arguments;
+
+/// A tool as the registry describes it. The registry is the organisation's own word: a server's annotations are hints
+/// from an untrusted party and never make a tool less restricted than this.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ToolDefinition {
+    /// Name in the registry.
+    pub name: ToolName,
+    /// What it does: what the model is told.
+    pub description: String,
+    /// The person or team that answers for it.
+    pub owner: PersonId,
+    /// It changes nothing (MCP `readOnlyHint`).
+    pub read_only: bool,
+    /// It may destroy or overwrite (MCP `destructiveHint`).
+    pub destructive: bool,
+    /// A second call with the same idempotency key changes nothing more (MCP `idempotentHint`).
+    pub idempotent: bool,
+    /// It reaches beyond the organisation (MCP `openWorldHint`).
+    pub open_world: bool,
+    /// A tool that says whether a call of this one happened: it gets `{"idempotency_key": "…"}` and answers
+    /// `{"happened": true|false, "result": …}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub check: Option<ToolName>,
+    /// Seconds after which a call that was sent has surely either happened or not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settles_within_secs: Option<u64>,
+    /// Longest time one call may take, in seconds.
+    pub timeout_secs: u64,
+    /// JSON Schema of the arguments. The tool server's own schema must allow the same.
+    pub input_schema: Value,
+    /// How it is reached.
+    pub reach: ToolReach,
+}
+
+/// How a tool is reached.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ToolReach {
+    /// A tool of an MCP server.
+    Mcp {
+        /// The configured server.
+        server: ServerName,
+        /// The tool's name there.
+        tool: String,
+    },
+    /// Part of the worker itself.
+    Builtin {
+        /// Which one.
+        tool: BuiltinTool,
+    },
+}
+
+/// The tools that are part of the worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BuiltinTool {
+    /// `{}` → the time of the worker's clock, `{"utc": "2026-11-21T09:52:00Z"}`.
+    CurrentTime,
+}
+
+/// What may be done about a call that was sent and not answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Recovery {
+    /// Call it again with the same key: it changes nothing, or nothing more.
+    CallAgain,
+    /// Ask the check tool. "It did not happen" counts only after `send_by` + `settles_within_secs`; without a stated
+    /// bound only "it happened" counts.
+    Check {
+        /// The check tool.
+        with: ToolName,
+        /// The stated bound.
+        settles_within_secs: Option<u64>,
+    },
+    /// Nothing may be done without a person.
+    AskPerson,
+}
+
+impl ToolDefinition {
+    /// The digest that a run is pinned to.
+    ///
+    /// # Errors
+    /// When the input schema has no canonical form.
+    pub fn digest(&self) -> Result<Digest, canonical::CanonicalError> {
+        canonical::digest(self)
+    }
+
+    /// What may be done about a call that was sent and not answered.
+    #[must_use]
+    pub fn recovery(&self) -> Recovery {
+        match &self.check {
+            _ if self.read_only || self.idempotent => Recovery::CallAgain,
+            Some(with) => Recovery::Check { with: with.clone(), settles_within_secs: self.settles_within_secs },
+            None => Recovery::AskPerson,
+        }
+    }
+}
+
+/// What one `call_tool` came to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+pub enum ToolCallOutcome {
+    /// The tool answered. The answer may report an error: the model reads it.
+    Returned {
+        /// What the model reads.
+        result: Content,
+        /// MCP `isError`.
+        is_error: bool,
+    },
+    /// Nothing was performed, and the model reads why.
+    Refused {
+        /// What the model reads.
+        result: Content,
+        /// Why.
+        refusal: Refusal,
+    },
+    /// Nothing was performed: people have to decide first.
+    ApprovalRequired {
+        /// One request a gate.
+        requests: Vec<ApprovalRequest>,
+    },
+    /// It was sent, or may have been, and nobody knows what came of it.
+    OutcomeUnknown {
+        /// What is known.
+        reason: String,
+    },
+    /// Nothing is recorded about the call: it was not performed. Only a look-up answers so.
+    NotPerformed,
+}
+
+/// Why a call was refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// The kind.
+    pub kind: RefusalKind,
+    /// The policies that decided, if policy did.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub policies: Vec<PolicyId>,
+    /// In a sentence. The model reads it.
+    pub reason: String,
+}
+
+/// The kinds of refusal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RefusalKind {
+    /// Policy denies it.
+    Denied,
+    /// A person rejected it.
+    Rejected,
+    /// Nobody decided in time.
+    Expired,
+    /// The tool was not offered to this agent.
+    ToolNotOffered,
+    /// The arguments break the tool's schema.
+    InvalidArguments,
+    /// A bound of the run was reached.
+    LimitReached,
+    /// The tool's definition is no longer the one the run is pinned to.
+    ToolChanged,
+    /// The run ended before it was performed.
+    RunEnded,
+    /// A person said that it did not happen, or that the run goes on without it.
+    ResolvedByPerson,
+}

@@ -1,0 +1,1 @@
+//! Checking arguments against a schema.

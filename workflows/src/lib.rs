@@ -1,0 +1,3 @@
+//! Deterministic orchestration: `AgentWorkflow` and the activity contract.
+
+pub mod contract;
