@@ -1,1 +1,8 @@
-//! mandate activities
+//! Effects, behind one governed path.
+
+pub mod catalog;
+pub mod governed;
+pub mod models;
+pub mod secrets;
+pub mod store;
+pub mod tools;

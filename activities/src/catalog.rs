@@ -1,0 +1,101 @@
+//! What a worker knows from its configuration: agents, tools, tool servers, models, groups, policies. Built by the
+//! program's configuration loader; read by the activities.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use mandate_domain::{
+    AgentDefinition, AgentName, GroupName, ModelName, PersonId, ServerName, ToolDefinition, ToolName,
+    policy::PolicyBundle,
+};
+
+/// Everything that configuration defines.
+#[derive(Debug)]
+pub struct Catalog {
+    /// Agents by full name.
+    pub agents: BTreeMap<AgentName, AgentDefinition>,
+    /// Tools by name.
+    pub tools: BTreeMap<ToolName, ToolDefinition>,
+    /// MCP servers by name.
+    pub servers: BTreeMap<ServerName, ServerSettings>,
+    /// Models by name.
+    pub models: BTreeMap<ModelName, ModelSettings>,
+    /// Members of each group of people.
+    pub groups: BTreeMap<GroupName, Vec<PersonId>>,
+    /// The validated policies.
+    pub policy: PolicyBundle,
+}
+
+impl Catalog {
+    /// The groups that a person is a member of.
+    #[must_use]
+    pub fn groups_of(&self, person: &PersonId) -> Vec<GroupName> {
+        self.groups.iter().filter(|(_, members)| members.contains(person)).map(|(name, _)| name.clone()).collect()
+    }
+}
+
+/// How an MCP server is started (stdio).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerSettings {
+    /// The program: an absolute path, found by the configuration loader.
+    pub program: PathBuf,
+    /// Its arguments.
+    pub args: Vec<String>,
+    /// Its whole environment beside `PATH` and `HOME`. Values may be secret references.
+    pub env: BTreeMap<String, EnvValue>,
+    /// The folder it runs in: the operating folder.
+    pub directory: PathBuf,
+    /// Longest time to connect, in seconds.
+    pub connect_timeout_secs: u64,
+}
+
+/// The value of an environment variable of a tool server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EnvValue {
+    /// The text itself.
+    Plain(String),
+    /// A secret, resolved when the server is started.
+    Secret(SecretRef),
+}
+
+/// Where a secret stands. Configuration holds references, never secrets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SecretRef {
+    /// `env:NAME`: an environment variable of the worker.
+    Env(String),
+    /// `file:PATH`: the content of a file, without the newline at its end.
+    File(PathBuf),
+    /// `exec:PROGRAM ARG…`: what a program prints, without the newline at its end.
+    Exec(Vec<String>),
+}
+
+/// A configured model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ModelSettings {
+    /// Replies read from a file.
+    Scripted {
+        /// The file.
+        script: PathBuf,
+    },
+    /// OpenAI Chat Completions, and whatever speaks it.
+    OpenAi {
+        /// Base URL, up to and without `/chat/completions`.
+        base_url: String,
+        /// The provider's name of the model, sent as it is.
+        model: String,
+        /// The key; none for servers that want none.
+        api_key: Option<SecretRef>,
+        /// Longest answer, in tokens.
+        max_output_tokens: u64,
+        /// What tokens cost, if known.
+        price: Option<Price>,
+    },
+}
+
+/// Price of tokens, in millionths of the organisation's currency for a million tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Price {
+    /// For a million input tokens.
+    pub input_micros_per_million: u64,
+    /// For a million output tokens.
+    pub output_micros_per_million: u64,
+}

@@ -1,0 +1,5 @@
+//! The governed path.
+
+pub mod permit;
+
+pub use permit::{ClaimRanOut, RecordedPermit};
