@@ -1,4 +1,377 @@
-//! The agent run as a pure state machine.
-/// placeholder
-#[derive(Debug)]
-pub struct AgentRun;
+//! The agent run as a pure state machine: events in, commands out. The workflow carries out the commands and nothing
+//! else, so every rule about order is here and is tested without Temporal.
+//!
+//! | phase | leaves on | for |
+//! | --- | --- | --- |
+//! | `Opening` | `Opened` | `Thinking` |
+//! | `Thinking` | `ModelReplied` with calls | `Acting` |
+//! | `Thinking` | `ModelReplied` without calls | `Closing` (Completed) |
+//! | `Acting` | every call has its one result | `Thinking`, or `Resting` when it is time to continue as new |
+//! | `Resting` | continued, or anything that arrives first | `Thinking` |
+//! | any but the last two | halt, cancel, a bound, a failure | `Stopping`, and `Closing` when nothing is under way |
+//! | `Closing` | `Closed` | `Finished` |
+//!
+//! A call of the turn goes its own way (`call.rs`): `Calling` → `Ended`, or `Waiting` for people and `Calling` again,
+//! or `LookingUp` when its activity was lost, and `Unknown` when the store cannot tell either.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    AgentName, AgentResult, ChainHead, EndReason, GroupName, OpenedRun, PersonId, RunLimits, RunState, Usage,
+    audit::Proof, model::Content,
+};
+
+pub mod command;
+pub mod event;
+
+mod approvals;
+mod call;
+mod ending;
+
+pub use approvals::WaitingRequest;
+pub use call::{Call, CallState};
+pub use command::{Closing, Command, Subject};
+pub use event::{Answer, Event, Failure, HaltRequest, ResolveCall, Ticket};
+
+use approvals::Approvals;
+use ending::Stop;
+
+/// One run of one agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentRun {
+    agent: AgentName,
+    on_behalf_of: PersonId,
+    phase: Phase,
+    opened: Option<OpenedRun>,
+    /// Where the audit chain stood when an activity last said so.
+    audit: ChainHead,
+    turn: u32,
+    /// Model calls of this execution; the count begins anew after continue-as-new.
+    turns_here: u32,
+    tool_calls: u32,
+    usage: Usage,
+    /// The calls of the current turn, in the model's order.
+    calls: Vec<Call>,
+    approvals: Approvals,
+    answer: Option<Content>,
+    stop: Option<Stop>,
+    refused_messages: u64,
+    last_refusal: Option<String>,
+    next_ticket: Ticket,
+    published: Option<(RunState, Vec<GroupName>)>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+enum Phase {
+    Opening,
+    Thinking,
+    Acting,
+    Resting,
+    Stopping,
+    Closing,
+    Finished,
+}
+
+/// The moment at which an event is applied. All of it comes from history, so a replay sees the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moment {
+    /// Workflow time in milliseconds since 1970-01-01 UTC.
+    pub now_ms: u64,
+    /// The server suggests to continue as new.
+    pub history_is_long: bool,
+}
+
+/// An event that the run's state excludes. Nothing was changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{event}` does not fit a run that is {phase}")]
+pub struct UnexpectedEvent {
+    event: &'static str,
+    phase: String,
+}
+
+impl AgentRun {
+    /// A run that has not begun, and what to do first.
+    #[must_use]
+    pub fn start(agent: AgentName, on_behalf_of: PersonId) -> (Self, Vec<Command>) {
+        let mut run = Self {
+            agent,
+            on_behalf_of,
+            phase: Phase::Opening,
+            opened: None,
+            audit: ChainHead::empty(),
+            turn: 0,
+            turns_here: 0,
+            tool_calls: 0,
+            usage: Usage::default(),
+            calls: Vec::new(),
+            approvals: Approvals::default(),
+            answer: None,
+            stop: None,
+            refused_messages: 0,
+            last_refusal: None,
+            next_ticket: 1,
+            published: None,
+        };
+        let mut commands = vec![Command::OpenRun];
+        run.publish(&mut commands);
+        (run, commands)
+    }
+
+    /// Goes on in a new execution: timers are set again, and a run that rested between turns asks the model.
+    #[must_use]
+    pub fn resume(&mut self, moment: Moment) -> Vec<Command> {
+        self.turns_here = 0;
+        let mut commands = self.approvals.timers();
+        if self.phase == Phase::Resting {
+            self.phase = Phase::Acting;
+        }
+        self.advance(moment, &mut commands);
+        commands
+    }
+
+    /// Takes in what happened and says what to do.
+    ///
+    /// # Errors
+    /// [`UnexpectedEvent`] when the run's state excludes the event. Nothing was changed then.
+    pub fn apply(&mut self, event: Event, moment: Moment) -> Result<Vec<Command>, UnexpectedEvent> {
+        let mut commands = Vec::new();
+        match event {
+            Event::Opened(opened) => self.opened(*opened)?,
+            Event::OpenFailed(failure) => self.open_failed(&failure, &mut commands)?,
+            Event::ModelReplied(reply) => self.model_replied(reply, &mut commands)?,
+            Event::ModelRefused { by_policy, reason } => self.model_refused(by_policy, reason, &mut commands)?,
+            Event::ModelFailed(failure) => self.model_failed(&failure, &mut commands)?,
+            Event::ToolReturned { call, outcome } => self.tool_returned(call, outcome, moment, &mut commands)?,
+            Event::ToolFailed { call, failure } => self.tool_failed(call, failure, &mut commands)?,
+            Event::OutcomeResolved { call, outcome } => self.outcome_resolved(call, outcome, &mut commands)?,
+            Event::ResolveFailed { call, failure } => self.resolve_failed(call, &failure, &mut commands)?,
+            Event::DecisionReceived { ticket, decision } => {
+                self.decision_received(ticket, decision, moment, &mut commands);
+            }
+            Event::ApprovalReviewed { call, review } => self.approval_reviewed(call, review, &mut commands)?,
+            Event::ReviewFailed { call, failure } => self.review_failed(call, &failure, &mut commands)?,
+            Event::ResolutionReceived { ticket, resolution } => {
+                self.resolution_received(ticket, resolution, &mut commands);
+            }
+            Event::InstructionReviewed { call, settled, refused } => {
+                self.instruction_reviewed(call, settled, refused, &mut commands)?;
+            }
+            Event::InstructionFailed { call, failure } => self.instruction_failed(call, &failure, &mut commands)?,
+            Event::DeadlineReached { request } => self.deadline_reached(&request, &mut commands),
+            Event::MessageRefused { reason } => self.refuse_message(reason),
+            Event::HaltRequested(halt) => self.halt_requested(halt, &mut commands),
+            Event::CancelRequested => self.begin_stop(Stop::of(EndReason::Cancelled, None), &mut commands),
+            Event::Closed => self.closed(&mut commands)?,
+            Event::CloseFailed(failure) => self.close_failed(&failure, &mut commands)?,
+        }
+        self.advance(moment, &mut commands);
+        Ok(commands)
+    }
+
+    fn opened(&mut self, opened: OpenedRun) -> Result<(), UnexpectedEvent> {
+        self.expect(&[Phase::Opening, Phase::Stopping], self.opened.is_none(), "Opened")?;
+        self.opened = Some(opened);
+        self.opening_ended();
+        Ok(())
+    }
+
+    /// Does what follows from the state alone: the next turn, closing, continuing as new, showing a change.
+    fn advance(&mut self, moment: Moment, commands: &mut Vec<Command>) {
+        match self.phase {
+            Phase::Acting | Phase::Resting if self.calls.iter().all(Call::has_result) && !self.approvals.reviewing() => {
+                self.next_turn(moment, commands);
+            }
+            Phase::Acting if moment.history_is_long && self.nothing_under_way() => commands.push(Command::ContinueAsNew),
+            Phase::Stopping if self.nothing_under_way() => self.close(commands),
+            Phase::Opening | Phase::Thinking | Phase::Acting | Phase::Resting | Phase::Stopping | Phase::Closing
+            | Phase::Finished => {}
+        }
+        self.publish(commands);
+    }
+
+    fn next_turn(&mut self, moment: Moment, commands: &mut Vec<Command>) {
+        let Some(opened) = &self.opened else { return };
+        let limits = opened.limits;
+        if self.turn >= limits.turns_max {
+            let detail = format!("the run used all of its {} turns", limits.turns_max);
+            self.begin_stop(Stop::of(EndReason::TurnsExhausted, Some(detail)), commands);
+            self.close(commands);
+            return;
+        }
+        // A fresh execution always asks the model once: else a low bound would continue as new for ever.
+        let full = moment.history_is_long || self.turns_here >= limits.turns_per_execution_max;
+        if full && self.turns_here > 0 {
+            self.phase = Phase::Resting;
+            commands.push(Command::ContinueAsNew);
+            return;
+        }
+        let append = self.calls.iter().filter_map(Call::result).collect();
+        self.phase = Phase::Thinking;
+        self.turn += 1;
+        self.turns_here += 1;
+        commands.push(Command::InvokeModel { turn: self.turn, transcript: opened.transcript.clone(), append });
+    }
+
+    fn publish(&mut self, commands: &mut Vec<Command>) {
+        let shown = (self.state(), self.approvals.approver_groups());
+        if self.published.as_ref() != Some(&shown) {
+            self.published = Some(shown);
+            commands.push(Command::Publish);
+        }
+    }
+
+    fn expect(&self, phases: &[Phase], fits: bool, event: &'static str) -> Result<(), UnexpectedEvent> {
+        if fits && phases.contains(&self.phase) { Ok(()) } else { Err(self.unexpected(event)) }
+    }
+
+    fn unexpected(&self, event: &'static str) -> UnexpectedEvent {
+        UnexpectedEvent { event, phase: format!("{:?}", self.phase) }
+    }
+
+    /// Whether no activity of this run is under way.
+    #[must_use]
+    pub fn nothing_under_way(&self) -> bool {
+        let effect = match self.phase {
+            Phase::Opening | Phase::Thinking | Phase::Closing => true,
+            Phase::Stopping => self.stop.as_ref().is_some_and(Stop::waits_for_effect),
+            Phase::Acting | Phase::Resting | Phase::Finished => false,
+        };
+        !effect && !self.calls.iter().any(Call::under_way) && !self.approvals.reviewing()
+    }
+
+    /// Counts a message that could not be read or named nothing pending.
+    fn refuse_message(&mut self, reason: String) {
+        self.refused_messages += 1;
+        self.last_refusal = Some(reason);
+    }
+
+    /// Takes note of where the audit chain stands. A smaller number than before is ignored: activities of one turn
+    /// run in parallel and answer in any order.
+    pub fn witness(&mut self, audit: ChainHead) {
+        if audit.records > self.audit.records {
+            self.audit = audit;
+        }
+    }
+
+    /// The next ticket for a person's message.
+    pub fn ticket(&mut self) -> Ticket {
+        let ticket = self.next_ticket;
+        self.next_ticket = self.next_ticket.saturating_add(1);
+        ticket
+    }
+
+    /// The state that a Temporal user sees.
+    #[must_use]
+    pub fn state(&self) -> RunState {
+        match self.phase {
+            Phase::Opening | Phase::Thinking | Phase::Resting | Phase::Stopping => RunState::Running,
+            Phase::Closing | Phase::Finished => self.terminal_state(),
+            Phase::Acting => call::state_of(&self.calls),
+        }
+    }
+}
+
+/// What others may know of a run.
+impl AgentRun {
+    /// The agent.
+    #[must_use]
+    pub fn agent(&self) -> &AgentName {
+        &self.agent
+    }
+
+    /// The person it acts for.
+    #[must_use]
+    pub fn on_behalf_of(&self) -> &PersonId {
+        &self.on_behalf_of
+    }
+
+    /// How that person is proved.
+    #[must_use]
+    pub fn proof(&self) -> Proof {
+        Proof::Claimed
+    }
+
+    /// What `open_run` found out, once it has.
+    #[must_use]
+    pub fn opened_run(&self) -> Option<&OpenedRun> {
+        self.opened.as_ref()
+    }
+
+    /// Bounds: the configured ones, or the defaults before the run is opened.
+    #[must_use]
+    pub fn limits(&self) -> RunLimits {
+        self.opened.as_ref().map(|opened| opened.limits).unwrap_or_default()
+    }
+
+    /// Where the audit chain stood when an activity last said so.
+    #[must_use]
+    pub fn audit(&self) -> &ChainHead {
+        &self.audit
+    }
+
+    /// The current turn; 0 before the first.
+    #[must_use]
+    pub fn turn(&self) -> u32 {
+        self.turn
+    }
+
+    /// Tool calls that the model proposed so far.
+    #[must_use]
+    pub fn tool_calls(&self) -> u32 {
+        self.tool_calls
+    }
+
+    /// Tokens so far.
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        self.usage
+    }
+
+    /// The calls of the current turn.
+    #[must_use]
+    pub fn calls(&self) -> &[Call] {
+        &self.calls
+    }
+
+    /// Requests that wait for people, oldest first.
+    pub fn waiting_requests(&self) -> impl Iterator<Item = &WaitingRequest> {
+        self.approvals.open()
+    }
+
+    /// Groups that are asked now.
+    #[must_use]
+    pub fn approver_groups(&self) -> Vec<GroupName> {
+        self.approvals.approver_groups()
+    }
+
+    /// Messages refused so far and why the last one was.
+    #[must_use]
+    pub fn refused_messages(&self) -> (u64, Option<&str>) {
+        (self.refused_messages, self.last_refusal.as_deref())
+    }
+
+    /// Whether nothing can follow.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.phase == Phase::Finished
+    }
+
+    /// The result as far as it is known.
+    #[must_use]
+    pub fn result(&self) -> AgentResult {
+        AgentResult {
+            state: self.terminal_state(),
+            answer: self.answer.clone(),
+            reason: self.stop.as_ref().map(|stop| stop.reason),
+            detail: self.stop.as_ref().and_then(|stop| stop.detail.clone()),
+            turns: self.turn,
+            tool_calls: self.tool_calls,
+            usage: self.usage,
+            unknown_outcomes: call::unknown(&self.calls),
+            audit: self.audit.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

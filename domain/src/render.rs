@@ -1,1 +1,217 @@
-//! Rendering for people.
+//! What people are shown of a run: the current details in the Web UI and the request card on a terminal.
+//!
+//! INVARIANT (foreign text): whatever a model, a tool or a caller wrote is escaped, bounded and inside a code fence
+//! that it cannot close, and every value in a printed command is quoted for a POSIX shell. A model must not be able to
+//! draw a request card or to change the command that a person copies.
+
+use std::fmt::Write as _;
+
+use crate::{
+    AgentRun, RunState,
+    agent_run::{Call, CallState, WaitingRequest},
+};
+
+/// Longest foreign text shown in one place, in characters.
+const SHOWN_CHARS_MAX: usize = 4096;
+
+/// Makes foreign text harmless: control, bidirectional and invisible characters become visible escapes, and the length
+/// is bounded. Line breaks stay.
+#[must_use]
+pub fn escape(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len().min(SHOWN_CHARS_MAX));
+    for (count, c) in text.chars().enumerate() {
+        if count == SHOWN_CHARS_MAX {
+            shown.push('…');
+            break;
+        }
+        if is_harmless(c) { shown.push(c) } else { shown.extend(c.escape_unicode()) }
+    }
+    shown
+}
+
+/// Whether a character shows as what it is. Unicode TR 36 names the others: they reorder or hide what is beside them.
+fn is_harmless(c: char) -> bool {
+    c == '\n'
+        || !(c.is_control()
+            || matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}'))
+}
+
+/// Foreign text on one line.
+#[must_use]
+pub fn escape_line(text: &str) -> String {
+    escape(text).replace('\n', "\\n")
+}
+
+/// Foreign text in a Markdown code fence longer than any run of backticks in it (CommonMark 0.31 section 4.5).
+#[must_use]
+pub fn fence(text: &str) -> String {
+    let text = escape(text);
+    let ticks = "`".repeat(longest_backticks(&text).max(2) + 1);
+    format!("{ticks}text\n{text}\n{ticks}\n")
+}
+
+/// Foreign text as a Markdown code span that it cannot close.
+#[must_use]
+pub fn code_span(text: &str) -> String {
+    let text = escape_line(text);
+    let ticks = "`".repeat(longest_backticks(&text) + 1);
+    // A space on both sides belongs to the syntax when the text begins or ends with a backtick.
+    let pad = if text.starts_with('`') || text.ends_with('`') || text.is_empty() { " " } else { "" };
+    format!("{ticks}{pad}{text}{pad}{ticks}")
+}
+
+fn longest_backticks(text: &str) -> usize {
+    text.split(|c| c != '`').map(str::len).max().unwrap_or(0)
+}
+
+/// A value quoted for a POSIX shell (IEEE Std 1003.1, 2.2.2 Single-Quotes). Plain words stay as they are.
+#[must_use]
+pub fn shell_quote(value: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '/' | ':' | '@' | '=' | ',' | '+');
+    if !value.is_empty() && value.chars().all(plain) {
+        return value.to_owned();
+    }
+    format!("'{}'", value.replace('\'', r"'\''"))
+}
+
+/// The commands that decide a request: approve and reject by signal.
+#[must_use]
+pub fn decide_commands(workflow_id: &str, request_id: &str) -> [String; 2] {
+    ["approve", "reject"].map(|signal| {
+        let input = format!(r#"{{"request_id":"{request_id}","by":"YOUR-ID"}}"#);
+        signal_command(workflow_id, signal, &input)
+    })
+}
+
+fn signal_command(workflow_id: &str, signal: &str, input: &str) -> String {
+    let (workflow_id, input) = (shell_quote(workflow_id), shell_quote(input));
+    format!("temporal workflow signal --workflow-id {workflow_id} --name {signal} --input {input}")
+}
+
+/// One request as a card, in Markdown.
+#[must_use]
+pub fn request_card(workflow_id: &str, waiting: &WaitingRequest) -> String {
+    let request = &waiting.request;
+    let gate = &request.gate;
+    let groups: Vec<_> = gate.approvers.iter().map(crate::GroupName::as_str).collect();
+    let mut card = format!("### Request `{}`: {} wants to be called\n\n", request.id, code_span(&request.tool));
+    let _ = writeln!(card, "- call `{}`, gate `{}`: {}", request.call, gate.id, code_span(&gate.reason));
+    let _ = writeln!(card, "- who may decide: {}; {} of {} approved", groups.join(", "), waiting.votes, gate.quorum);
+    let _ = writeln!(card, "- until: {} (UTC)", utc(waiting.deadline_ms));
+    let _ = writeln!(card, "- digest of the arguments: `{}`\n", request.arguments);
+    let _ = writeln!(card, "Arguments:\n\n{}", fence(&request.arguments_shown));
+    let [approve, reject] = decide_commands(workflow_id, request.id.as_str());
+    let _ = writeln!(card, "Approve or reject, with your id in place of YOUR-ID:\n\n{}", fence(&format!("{approve}\n{reject}")));
+    card
+}
+
+/// What the run is doing or waits for, in Markdown: Temporal's current details.
+#[must_use]
+pub fn details(run: &AgentRun, workflow_id: &str) -> String {
+    let usage = run.usage();
+    let mut text = format!("**{}** · agent `{}` · on behalf of {}\n\n", run.state().as_str(), run.agent(), code_span(run.on_behalf_of().as_str()));
+    let _ = writeln!(
+        text,
+        "Turn {}, {} tool calls, {} tokens in, {} out, {} audit records\n",
+        run.turn(), run.tool_calls(), usage.input_tokens, usage.output_tokens, run.audit().records
+    );
+    for waiting in run.waiting_requests() {
+        text.push_str(&request_card(workflow_id, waiting));
+    }
+    for call in run.calls() {
+        call_line(&mut text, workflow_id, call);
+    }
+    if let (count @ 1.., Some(reason)) = run.refused_messages() {
+        let _ = writeln!(text, "{count} message(s) refused; the last one:\n\n{}", fence(reason));
+    }
+    if run.state().is_terminal() && run.state() != RunState::Completed {
+        let result = run.result();
+        let reason = result.reason.map_or("", crate::EndReason::as_str);
+        let _ = writeln!(text, "Ended: {reason}\n\n{}", fence(&result.detail.unwrap_or_default()));
+    }
+    text
+}
+
+fn call_line(text: &mut String, workflow_id: &str, call: &Call) {
+    match &call.state {
+        CallState::Calling => {
+            let _ = writeln!(text, "- `{}` {}: under way", call.id, code_span(&call.tool));
+        }
+        CallState::LookingUp { .. } => {
+            let _ = writeln!(text, "- `{}` {}: lost; the store is asked what became of it", call.id, code_span(&call.tool));
+        }
+        CallState::Unknown { reason, .. } => {
+            let _ = writeln!(text, "### Nobody knows whether `{}` {} happened\n\n{}", call.id, code_span(&call.tool), fence(reason));
+            let input = format!(r#"{{"call":"{}","resolution":"happened","by":"YOUR-ID"}}"#, call.id);
+            let command = signal_command(workflow_id, "resolve", &input);
+            let _ = writeln!(text, "Look in the system of record, then say `happened`, `did_not_happen` or `skip`:\n\n{}", fence(&command));
+        }
+        CallState::Waiting | CallState::Ended { .. } | CallState::Abandoned => {}
+    }
+}
+
+/// `2026-11-21 09:52:00` from milliseconds since 1970-01-01 UTC.
+#[must_use]
+pub fn utc(ms: u64) -> String {
+    let secs = ms / 1000;
+    let (days, rest) = (secs / 86_400, secs % 86_400);
+    let (year, month, day) = civil(days);
+    format!("{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02}", rest / 3600, rest % 3600 / 60, rest % 60)
+}
+
+/// Days since 1970-01-01 to a date of the proleptic Gregorian calendar, counted in years that begin in March, so that
+/// the leap day is the last day of its year.
+fn civil(days: u64) -> (u64, u64, u64) {
+    const DAYS_FROM_MARCH_0000: u64 = 719_468;
+    const DAYS_IN_400_YEARS: u64 = 146_097;
+    let days = days + DAYS_FROM_MARCH_0000;
+    let (era, day_of_era) = (days / DAYS_IN_400_YEARS, days % DAYS_IN_400_YEARS);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    (year, month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fence_is_longer_than_any_run_of_backticks_inside() {
+        let shown = fence("a ``` b\n`````\n### Request");
+        assert!(shown.starts_with("``````text\n") && shown.ends_with("\n``````\n"), "{shown}");
+        assert!(fence("plain").starts_with("```text\n"));
+    }
+
+    #[test]
+    fn a_code_span_cannot_be_closed_from_inside() {
+        assert_eq!(code_span("a`b"), "``a`b``");
+        assert_eq!(code_span("`"), "`` ` ``");
+        assert_eq!(code_span("a\nb"), "`a\\nb`");
+    }
+
+    #[test]
+    fn control_and_bidi_characters_become_visible() {
+        assert_eq!(escape("a\u{1b}[2J\u{202e}b\r"), "a\\u{1b}[2J\\u{202e}b\\u{d}");
+        assert_eq!(escape("äöü €"), "äöü €");
+        assert_eq!(escape(&"x".repeat(5000)).chars().count(), SHOWN_CHARS_MAX + 1);
+    }
+
+    #[test]
+    fn a_workflow_id_with_shell_metacharacters_stays_one_word() {
+        assert_eq!(shell_quote("refund-o1"), "refund-o1");
+        assert_eq!(shell_quote("a'; rm -rf $HOME; '"), r"'a'\''; rm -rf $HOME; '\'''");
+        assert_eq!(shell_quote(""), "''");
+    }
+
+    #[test]
+    fn times_are_read_as_utc() {
+        assert_eq!(utc(0), "1970-01-01 00:00:00");
+        assert_eq!(utc(951_782_400_000), "2000-02-29 00:00:00");
+        assert_eq!(utc(1_795_254_720_000), "2026-11-21 09:52:00");
+    }
+}

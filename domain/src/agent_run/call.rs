@@ -1,0 +1,349 @@
+//! One tool call of the current turn, from the model's proposal to its one result.
+
+use serde::{Deserialize, Serialize};
+
+use super::{AgentRun, Command, Event, Failure, Moment, Phase, Stop, UnexpectedEvent};
+use crate::{
+    Address, CallSummary, EndReason, ModelTurn, RequestId, RunState, ToolCallId, ToolCallOutcome,
+};
+
+/// A call and where it stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Call {
+    /// Its id.
+    pub id: ToolCallId,
+    /// The tool that the model named. Foreign text.
+    pub tool: String,
+    /// Longest time the tool may take, in seconds.
+    pub timeout_secs: Option<u64>,
+    /// Where it stands.
+    pub state: CallState,
+}
+
+/// Where a call stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum CallState {
+    /// `call_tool` is under way.
+    Calling,
+    /// People have to decide.
+    Waiting,
+    /// `call_tool` was lost, and the store is asked what it knows.
+    LookingUp {
+        /// How it was lost.
+        failure: Failure,
+    },
+    /// Nobody knows whether it happened; a person has to say.
+    Unknown {
+        /// What is known.
+        reason: String,
+        /// A person's word on it is being reviewed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        resolving: Option<u32>,
+    },
+    /// It has its one result.
+    Ended {
+        /// The message that the model reads.
+        result: Address,
+    },
+    /// The run ended before it was performed.
+    Abandoned,
+}
+
+impl Call {
+    fn new(id: ToolCallId, summary: CallSummary, state: CallState) -> Self {
+        Self { id, tool: summary.tool, timeout_secs: summary.timeout_secs, state }
+    }
+
+    /// Whether the model can be told its result.
+    #[must_use]
+    pub fn has_result(&self) -> bool {
+        self.result().is_some()
+    }
+
+    /// The message that the model reads.
+    #[must_use]
+    pub fn result(&self) -> Option<Address> {
+        match &self.state {
+            CallState::Ended { result } => Some(result.clone()),
+            CallState::Calling
+            | CallState::Waiting
+            | CallState::LookingUp { .. }
+            | CallState::Unknown { .. }
+            | CallState::Abandoned => None,
+        }
+    }
+
+    /// Whether an activity of this call is under way.
+    #[must_use]
+    pub fn under_way(&self) -> bool {
+        match &self.state {
+            CallState::Calling | CallState::LookingUp { .. } => true,
+            CallState::Unknown { resolving, .. } => resolving.is_some(),
+            CallState::Waiting | CallState::Ended { .. } | CallState::Abandoned => false,
+        }
+    }
+}
+
+/// What the calls of a turn make of the run's state: a person is needed only when nothing goes on by itself.
+pub(super) fn state_of(calls: &[Call]) -> RunState {
+    let any = |wanted: fn(&CallState) -> bool| calls.iter().any(|call| wanted(&call.state));
+    if any(|state| matches!(state, CallState::Calling | CallState::LookingUp { .. })) {
+        RunState::Running
+    } else if any(|state| matches!(state, CallState::Unknown { .. })) {
+        RunState::OutcomeUnknown
+    } else if any(|state| matches!(state, CallState::Waiting)) {
+        RunState::AwaitingApproval
+    } else {
+        RunState::Running
+    }
+}
+
+/// Calls whose outcome nobody knows.
+pub(super) fn unknown(calls: &[Call]) -> Vec<ToolCallId> {
+    calls.iter().filter(|call| matches!(call.state, CallState::Unknown { .. })).map(|call| call.id).collect()
+}
+
+impl AgentRun {
+    pub(super) fn model_replied(
+        &mut self,
+        reply: ModelTurn,
+        commands: &mut Vec<Command>,
+    ) -> Result<(), UnexpectedEvent> {
+        self.expect_model("ModelReplied")?;
+        self.usage = self.usage.plus(reply.usage);
+        if let Some(opened) = &mut self.opened {
+            opened.transcript = reply.transcript;
+        }
+        let proposed = u32::try_from(reply.calls.len()).unwrap_or(u32::MAX);
+        self.tool_calls = self.tool_calls.saturating_add(proposed);
+        self.model_ended();
+        if proposed == 0 {
+            self.finish_with(reply.text);
+            return Ok(());
+        }
+        let stop = self.exhausted(proposed).filter(|_| self.stop.is_none());
+        let begin = self.stop.is_none() && stop.is_none();
+        let state = if begin { CallState::Calling } else { CallState::Abandoned };
+        let turn = self.turn;
+        self.calls = (0..).map(|index| ToolCallId::new(turn, index)).zip(reply.calls).map(|(id, call)| Call::new(id, call, state.clone())).collect();
+        if let Some(stop) = stop {
+            self.begin_stop(stop, commands);
+        }
+        if begin {
+            commands.extend(self.calls.iter().map(|call| Command::CallTool { call: call.id, released_by: None }));
+        }
+        Ok(())
+    }
+
+    /// The bound that a reply with so many calls breaks.
+    fn exhausted(&self, proposed: u32) -> Option<Stop> {
+        let limits = self.limits();
+        if proposed > limits.parallel_calls_max || self.tool_calls > limits.tool_calls_max {
+            let detail = format!(
+                "the model proposed {proposed} calls, {} in this run; at most {} in one turn and {} in a run are allowed",
+                self.tool_calls, limits.parallel_calls_max, limits.tool_calls_max
+            );
+            return Some(Stop::of(EndReason::ToolCallsExhausted, Some(detail)));
+        }
+        if self.usage.tokens() > limits.tokens_max {
+            let detail = format!("the run used {} tokens of {}", self.usage.tokens(), limits.tokens_max);
+            return Some(Stop::of(EndReason::TokensExhausted, Some(detail)));
+        }
+        None
+    }
+
+    pub(super) fn model_refused(
+        &mut self,
+        by_policy: bool,
+        reason: String,
+        commands: &mut Vec<Command>,
+    ) -> Result<(), UnexpectedEvent> {
+        self.expect_model("ModelRefused")?;
+        self.model_ended();
+        let why = if by_policy { EndReason::ModelDenied } else { EndReason::ModelFailed };
+        self.begin_stop(Stop::of(why, Some(reason)), commands);
+        Ok(())
+    }
+
+    pub(super) fn model_failed(
+        &mut self,
+        failure: &Failure,
+        commands: &mut Vec<Command>,
+    ) -> Result<(), UnexpectedEvent> {
+        self.expect_model("ModelFailed")?;
+        self.model_ended();
+        self.begin_stop(Stop::after(failure), commands);
+        Ok(())
+    }
+
+    fn expect_model(&self, event: &'static str) -> Result<(), UnexpectedEvent> {
+        let stopping = self.stop.as_ref().is_some_and(Stop::waits_for_effect) && self.opened.is_some();
+        let fits = self.phase == Phase::Thinking || (self.phase == Phase::Stopping && stopping);
+        if fits { Ok(()) } else { Err(self.unexpected(event)) }
+    }
+
+    /// The model call is over: the run is between its effects, as in `Acting` without calls.
+    fn model_ended(&mut self) {
+        if let Some(stop) = &mut self.stop {
+            stop.effect_ended();
+        } else {
+            self.phase = Phase::Acting;
+            self.calls.clear();
+        }
+    }
+
+    pub(super) fn tool_returned(
+        &mut self,
+        id: ToolCallId,
+        outcome: ToolCallOutcome,
+        moment: Moment,
+        commands: &mut Vec<Command>,
+    ) -> Result<(), UnexpectedEvent> {
+        let event = "ToolReturned";
+        if !matches!(self.call(id, event)?.state, CallState::Calling) {
+            return Err(self.unexpected(event));
+        }
+        if let ToolCallOutcome::ApprovalRequired { requests } = &outcome
+            && self.phase != Phase::Stopping
+            && !requests.is_empty()
+        {
+            self.approvals.ask(requests, moment.now_ms, self.limits().approval_wait_max_secs, commands);
+            self.set_call(id, CallState::Waiting);
+            return Ok(());
+        }
+        let state = settled(outcome).unwrap_or_else(|| self.not_performed("the call asked for nothing and did nothing"));
+        self.set_call(id, state);
+        Ok(())
+    }
+
+    pub(super) fn tool_failed(
+        &mut self,
+        id: ToolCallId,
+        failure: Failure,
+        commands: &mut Vec<Command>,
+    ) -> Result<(), UnexpectedEvent> {
+        let event = "ToolFailed";
+        if !matches!(self.call(id, event)?.state, CallState::Calling) {
+            return Err(self.unexpected(event));
+        }
+        // A lost activity never means that the call did not happen: the store is asked.
+        self.set_call(id, CallState::LookingUp { failure });
+        commands.push(Command::ResolveOutcome { call: id });
+        Ok(())
+    }
+
+    pub(super) fn outcome_resolved(
+        &mut self,
+        id: ToolCallId,
+        outcome: ToolCallOutcome,
+        commands: &mut Vec<Command>,
+    ) -> Result<(), UnexpectedEvent> {
+        let event = "OutcomeResolved";
+        let CallState::LookingUp { failure } = &self.call(id, event)?.state else {
+            return Err(self.unexpected(event));
+        };
+        let failure = failure.clone();
+        match settled(outcome) {
+            Some(state) => self.set_call(id, state),
+            None => {
+                // Nothing was begun, and the activity will not come back: the run cannot go on.
+                self.set_call(id, CallState::Abandoned);
+                self.begin_stop(Stop::after(&failure), commands);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn resolve_failed(
+        &mut self,
+        id: ToolCallId,
+        failure: &Failure,
+        commands: &mut Vec<Command>,
+    ) -> Result<(), UnexpectedEvent> {
+        let event = "ResolveFailed";
+        if !matches!(self.call(id, event)?.state, CallState::LookingUp { .. }) {
+            return Err(self.unexpected(event));
+        }
+        let reason = format!("the call was lost and the store could not be asked: {}", failure.detail());
+        self.set_call(id, CallState::Unknown { reason, resolving: None });
+        self.begin_stop(Stop::after(failure), commands);
+        Ok(())
+    }
+
+    /// A call that came back without an end, which only a run that stops expects.
+    fn not_performed(&self, reason: &str) -> CallState {
+        if self.phase == Phase::Stopping {
+            CallState::Abandoned
+        } else {
+            CallState::Unknown { reason: reason.to_owned(), resolving: None }
+        }
+    }
+
+    pub(super) fn call(&self, id: ToolCallId, event: &'static str) -> Result<&Call, UnexpectedEvent> {
+        self.calls.iter().find(|call| call.id == id).ok_or_else(|| self.unexpected(event))
+    }
+
+    pub(super) fn set_call(&mut self, id: ToolCallId, state: CallState) {
+        if let Some(call) = self.calls.iter_mut().find(|call| call.id == id) {
+            call.state = state;
+        }
+    }
+
+    /// Ends the calls that wait for people. One whose effect may be on its way is left alone.
+    pub(super) fn abandon_waiting_calls(&mut self) {
+        for call in &mut self.calls {
+            if call.state == CallState::Waiting {
+                call.state = CallState::Abandoned;
+            }
+        }
+    }
+
+    /// Walks the path a second time, after the people decided.
+    pub(super) fn call_again(&mut self, id: ToolCallId, released_by: RequestId, commands: &mut Vec<Command>) {
+        self.set_call(id, CallState::Calling);
+        commands.push(Command::CallTool { call: id, released_by: Some(released_by) });
+    }
+}
+
+/// What an outcome makes of a call; none where the call neither happened nor ended.
+pub(super) fn settled(outcome: ToolCallOutcome) -> Option<CallState> {
+    match outcome {
+        ToolCallOutcome::Returned { result, .. } | ToolCallOutcome::Refused { result, .. } => {
+            Some(CallState::Ended { result: result.address })
+        }
+        ToolCallOutcome::OutcomeUnknown { reason } => Some(CallState::Unknown { reason, resolving: None }),
+        ToolCallOutcome::ApprovalRequired { .. } | ToolCallOutcome::NotPerformed => None,
+    }
+}
+
+/// Names an event for messages.
+impl Event {
+    /// The variant's name.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Opened(_) => "Opened",
+            Self::OpenFailed(_) => "OpenFailed",
+            Self::ModelReplied(_) => "ModelReplied",
+            Self::ModelRefused { .. } => "ModelRefused",
+            Self::ModelFailed(_) => "ModelFailed",
+            Self::ToolReturned { .. } => "ToolReturned",
+            Self::ToolFailed { .. } => "ToolFailed",
+            Self::OutcomeResolved { .. } => "OutcomeResolved",
+            Self::ResolveFailed { .. } => "ResolveFailed",
+            Self::DecisionReceived { .. } => "DecisionReceived",
+            Self::ApprovalReviewed { .. } => "ApprovalReviewed",
+            Self::ReviewFailed { .. } => "ReviewFailed",
+            Self::ResolutionReceived { .. } => "ResolutionReceived",
+            Self::InstructionReviewed { .. } => "InstructionReviewed",
+            Self::InstructionFailed { .. } => "InstructionFailed",
+            Self::DeadlineReached { .. } => "DeadlineReached",
+            Self::MessageRefused { .. } => "MessageRefused",
+            Self::HaltRequested(_) => "HaltRequested",
+            Self::CancelRequested => "CancelRequested",
+            Self::Closed => "Closed",
+            Self::CloseFailed(_) => "CloseFailed",
+        }
+    }
+}
