@@ -173,7 +173,10 @@ const DAMAGED: [i32; 2] = [11, 26];
 
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
-        let code = error.as_database_error().and_then(|db| db.code()).and_then(|code| code.parse::<i32>().ok());
+        let code = error
+            .as_database_error()
+            .and_then(sqlx::error::DatabaseError::code)
+            .and_then(|code| code.parse::<i32>().ok());
         match code.map(|code| code & 0xff) {
             Some(code) if BUSY.contains(&code) => Self::Busy,
             Some(code) if DAMAGED.contains(&code) => Self::Corrupt { what: error.to_string() },

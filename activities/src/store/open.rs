@@ -113,11 +113,13 @@ async fn store_id(writer: &SqlitePool, path: &Path) -> Result<StoreId, StoreErro
     rows::parse("store id", &id)
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "whatever keeps it from opening is told the same way")]
 fn cannot_open(path: &Path, error: sqlx::Error) -> StoreError {
     match StoreError::from(error) {
         StoreError::Busy => StoreError::Busy,
         StoreError::Query(source) => unreadable(path, source),
-        other => unreadable(path, other),
+        // Damaged, or no database at all.
+        damaged => unreadable(path, damaged),
     }
 }
 

@@ -55,6 +55,9 @@ pub struct NewRun {
     pub tools: Vec<ToolDefinition>,
 }
 
+/// Id, records and head of a chain; agent and closed of its run, if it is open.
+type ChainColumns = (i64, i64, String, Option<String>, Option<bool>);
+
 impl Store {
     /// Begins to write to a run: takes the write lock and reads the head. The run need not be open yet.
     ///
@@ -62,7 +65,7 @@ impl Store {
     /// [`StoreError::Busy`] when others hold the lock for too long.
     pub async fn begin(&self, run: &RunChain) -> Result<Tx, StoreError> {
         let mut db = self.begin_immediate().await?;
-        let row: Option<(i64, i64, String, Option<String>, Option<bool>)> = sqlx::query_as(
+        let row: Option<ChainColumns> = sqlx::query_as(
             "SELECT chains.id, chains.records, chains.head, runs.agent, runs.closed
              FROM chains LEFT JOIN runs ON runs.chain = chains.id
              WHERE chains.workflow_id = $1 AND chains.first_run_id = $2",
