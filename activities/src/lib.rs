@@ -1,6 +1,7 @@
 //! Effects, behind one governed path.
 
 pub mod catalog;
+pub mod clock;
 pub mod governed;
 pub mod models;
 pub mod secrets;

@@ -1,0 +1,186 @@
+//! Effects, ends of calls, approval requests.
+
+use super::*;
+
+const CALL: ToolCallId = ToolCallId { turn: 1, index: 0, revision: 1 };
+const EFFECT: EffectId = EffectId::Tool(CALL);
+
+fn send_by() -> BootTime {
+    BootClock::now().unwrap().plus(Duration::from_secs(4))
+}
+
+/// Walks an effect through steps and tells what came of each.
+async fn check(steps: &[&str], expected: &[&str]) {
+    let home = tempfile::tempdir().unwrap();
+    let store = opened(&home).await;
+    let mut seen = vec![];
+    for text in steps {
+        let mut tx = store.begin(&chain()).await.unwrap();
+        let came = step(&mut tx, text).await.unwrap_or_else(|error| error.to_string());
+        tx.commit().await.unwrap();
+        seen.push(came);
+    }
+    assert_eq!(seen, expected, "{steps:?}");
+}
+
+async fn step(tx: &mut Tx, text: &str) -> Result<String, StoreError> {
+    let words: Vec<_> = text.split(' ').collect();
+    let epoch = || words[1].parse().unwrap();
+    Ok(match words[0] {
+        "claim" => tx.claim(EFFECT, words[1], &address(words[2]), "w1", &send_by()).await?.epoch.to_string(),
+        "release" => tx.release(EFFECT, epoch()).await?.to_string(),
+        "settle" => format!("{:?}", tx.settle(EFFECT, epoch(), &json!(words[2]), KnownBy::Answer).await?),
+        "unknown" => tx.mark_unknown(EFFECT, "lost").await.map(|()| "parked".to_owned())?,
+        "state" => match tx.effect(EFFECT).await? {
+            None => "none".to_owned(),
+            Some(row) => format!("{} {:?}", row.epoch, row.state),
+        },
+        other => panic!("{other}"),
+    })
+}
+
+#[tokio::test]
+async fn an_effect_is_claimed_once_at_a_time_and_its_first_outcome_counts() {
+    let settled = r#"2 Settled { outcome: String("ok"), epoch: 2, known_by: Answer }"#;
+    let over = "effect `t1.0` is settled and cannot be claimed or parked";
+    check(&["state", "claim pay a", "state"], &["none", "1", "1 Open"]).await;
+    check(&["claim pay a", "release 1", "release 1", "state"], &["1", "true", "false", "1 Released"]).await;
+    check(&["claim pay a", "release 1", "claim pay a", "release 1"], &["1", "true", "2", "false"]).await;
+    check(
+        &[
+            "claim pay a",
+            "claim pay a",
+            "settle 2 ok",
+            "settle 2 ok",
+            "settle 1 no",
+            "release 2",
+            "state",
+            "claim pay a",
+        ],
+        &["1", "2", "First", "First", "Late", "false", settled, over],
+    )
+    .await;
+    check(&["claim pay a", "settle 1 ok", "unknown"], &["1", "First", over]).await;
+    let earlier = r#"2 Settled { outcome: String("ok"), epoch: 1, known_by: Answer }"#;
+    check(
+        &["claim pay a", "claim pay a", "settle 1 ok", "settle 2 ok", "state"],
+        &["1", "2", "First", "Late", earlier],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_parked_effect_waits_for_its_outcome_and_a_foreign_one_is_refused() {
+    let parked = "effect `t1.0` is unknown and cannot be claimed or parked";
+    check(
+        &["claim pay a", "unknown", "unknown", "state", "claim pay a", "settle 1 ok"],
+        &["1", "parked", "parked", r#"1 Unknown { reason: "lost" }"#, parked, "First"],
+    )
+    .await;
+    let conflict = "effect `t1.0` is recorded already for another target or input";
+    check(&["claim pay a", "claim pay b", "claim mail a"], &["1", conflict, conflict]).await;
+    let never = "epoch 2 of effect `t1.0` is not in the store";
+    check(&["claim pay a", "settle 2 ok"], &["1", never]).await;
+    check(&["settle 1 ok"], &["effect `t1.0` of run `refund-1/run-1` is not in the store"]).await;
+}
+
+#[tokio::test]
+async fn a_row_tells_who_holds_the_claim_and_until_when() {
+    let home = tempfile::tempdir().unwrap();
+    let store = opened(&home).await;
+    let mut tx = store.begin(&chain()).await.unwrap();
+    let send_by = send_by();
+    tx.claim(EFFECT, "pay", &address("a"), "w1", &send_by).await.unwrap();
+    let row = tx.effect(EFFECT).await.unwrap().unwrap();
+    let expected = EffectRow {
+        effect: EFFECT,
+        target: "pay".into(),
+        input: address("a"),
+        epoch: 1,
+        holder: "w1".into(),
+        send_by,
+        state: EffectState::Open,
+    };
+    assert_eq!(row, expected);
+}
+
+#[tokio::test]
+async fn the_first_end_of_a_call_counts() {
+    let home = tempfile::tempdir().unwrap();
+    let store = opened(&home).await;
+    let outcome =
+        |text| ToolCallOutcome::Returned { result: Content::describe(address(text), text, 100), is_error: false };
+    let mut tx = store.begin(&chain()).await.unwrap();
+    assert_eq!(tx.call_end(CALL).await.unwrap(), None);
+    assert_eq!(tx.end_call(CALL, &address("a"), &outcome("a")).await.unwrap(), EndedCall::First);
+    let first = CallEndRow { message: address("a"), outcome: outcome("a") };
+    assert_eq!(tx.end_call(CALL, &address("b"), &outcome("b")).await.unwrap(), EndedCall::AlreadyEnded(first.clone()));
+    assert_eq!(tx.call_end(CALL).await.unwrap(), Some(first));
+}
+
+fn gate(id: &str) -> Gate {
+    Gate {
+        id: id.parse().unwrap(),
+        approvers: vec!["finance-leads".parse().unwrap()],
+        quorum: 2,
+        four_eyes: vec![],
+        expires_secs: 60,
+        reason: "large".into(),
+    }
+}
+
+fn ordinals(ids: &[RequestId]) -> Vec<String> {
+    ids.iter().map(|id| id.as_str().split_once('-').unwrap().0.to_owned()).collect()
+}
+
+#[tokio::test]
+async fn a_live_request_is_not_made_again_and_an_approval_is_used_once() {
+    let home = tempfile::tempdir().unwrap();
+    let store = opened(&home).await;
+    let mut tx = store.begin(&chain()).await.unwrap();
+    let (gates, a) = ([gate("large"), gate("abroad")], address("a"));
+    let ids = tx.make_requests(CALL, &gates, &a).await.unwrap();
+    assert_eq!(ordinals(&ids), ["r1", "r2"]);
+    assert_eq!(tx.make_requests(CALL, &gates, &a).await.unwrap(), ids);
+    let row = tx.request(&ids[1]).await.unwrap().unwrap();
+    let expected = RequestRow {
+        id: ids[1].clone(),
+        ordinal: 2,
+        call: CALL,
+        arguments: a.clone(),
+        gate: gate("abroad"),
+        state: RequestState::Open,
+    };
+    assert_eq!(row, expected);
+    tx.set_request_state(&ids[0], RequestState::Approved).await.unwrap();
+    assert_eq!(tx.make_requests(CALL, &gates, &a).await.unwrap(), ids);
+    let approved = tx.approved_gates(CALL, &a).await.unwrap();
+    assert_eq!(approved.iter().map(|id| id.as_str()).collect::<Vec<_>>(), ["large"]);
+    assert!(tx.approved_gates(CALL, &address("b")).await.unwrap().is_empty(), "bound to the arguments");
+    assert!(tx.approved_gates(ToolCallId::new(1, 1), &a).await.unwrap().is_empty(), "bound to the call");
+    assert_eq!(tx.consume_approvals(CALL).await.unwrap(), ids[..1]);
+    assert!(tx.consume_approvals(CALL).await.unwrap().is_empty());
+    assert!(tx.approved_gates(CALL, &a).await.unwrap().is_empty());
+    let again = tx.make_requests(CALL, &gates, &a).await.unwrap();
+    assert_eq!(ordinals(&again), ["r3", "r2"], "used up: asked again; still open: not");
+    assert_eq!(ordinals(&tx.make_requests(CALL, &gates[..1], &address("b")).await.unwrap()), ["r4"]);
+    tx.commit().await.unwrap();
+    assert_eq!(store.run(&chain()).await.unwrap().unwrap().requests_made, 4);
+}
+
+#[tokio::test]
+async fn a_person_votes_once() {
+    let home = tempfile::tempdir().unwrap();
+    let store = opened(&home).await;
+    let mut tx = store.begin(&chain()).await.unwrap();
+    let id = tx.make_requests(CALL, &[gate("large")], &address("a")).await.unwrap().remove(0);
+    let (bo, eve) = (person("bo@acme.example"), person("eve@acme.example"));
+    assert!(tx.vote(&id, &eve).await.unwrap() && tx.vote(&id, &bo).await.unwrap());
+    assert!(!tx.vote(&id, &bo).await.unwrap());
+    assert_eq!(tx.votes(&id).await.unwrap(), [bo.clone(), eve]);
+    let unknown = RequestId::parse("r9-000000").unwrap();
+    assert_eq!(tx.request(&unknown).await.unwrap(), None);
+    assert!(matches!(tx.vote(&unknown, &bo).await, Err(StoreError::NotFound { .. })));
+    let moved = tx.set_request_state(&unknown, RequestState::Expired).await;
+    assert!(matches!(moved, Err(StoreError::NotFound { .. })));
+}
