@@ -6,9 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::{
-    AuditRecord, ChainHead, DecisionOutcome, Digest, EffectId, KnownBy, RecordBody, RunChain, canonical,
-};
+use crate::{AuditRecord, ChainHead, DecisionOutcome, Digest, EffectId, KnownBy, RecordBody, RunChain, canonical};
 
 /// A record as it stands in the log.
 #[derive(Debug, Clone, PartialEq, Eq)]

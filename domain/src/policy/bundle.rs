@@ -2,9 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
-use cedar_policy::{
-    EntityTypeName, Policy, PolicySet, Schema, ValidationError, ValidationMode, Validator,
-};
+use cedar_policy::{EntityTypeName, Policy, PolicySet, Schema, ValidationError, ValidationMode, Validator};
 use miette::{Diagnostic, SourceSpan};
 use serde_json::Value;
 
@@ -77,12 +75,21 @@ impl PolicyBundle {
         let records = known.iter().map(|(name, tool)| (name.clone(), tool.record.clone())).collect();
         let schema_text = schema::schema_text(&records);
         let registry = |problem| vec![LoadPolicyError::new("the tool registry", "", None, problem)];
-        if let Some(name) = ["call_tool", "invoke_model"].into_iter().find(|name| known.keys().any(|k| k.as_str() == *name)) {
+        if let Some(name) =
+            ["call_tool", "invoke_model"].into_iter().find(|name| known.keys().any(|k| k.as_str() == *name))
+        {
             return Err(registry(PolicyProblem::ReservedToolName(name.to_owned())));
         }
         let schema = Schema::from_str(&schema_text).map_err(|e| registry(PolicyProblem::NoSchema(e.to_string())))?;
         let types = EntityTypes::new().map_err(|e| registry(PolicyProblem::NoSchema(e)))?;
-        let mut loader = Loader { sources, groups, policies: PolicySet::new(), rules: BTreeMap::new(), places: BTreeMap::new(), errors: Vec::new() };
+        let mut loader = Loader {
+            sources,
+            groups,
+            policies: PolicySet::new(),
+            rules: BTreeMap::new(),
+            places: BTreeMap::new(),
+            errors: Vec::new(),
+        };
         loader.read_all();
         loader.validate(&schema);
         let (policies, rules) = loader.finish()?;
@@ -117,7 +124,8 @@ impl PolicyBundle {
 
 impl EntityTypes {
     fn new() -> Result<Self, String> {
-        let name = |name: &str| EntityTypeName::from_str(&format!("Mandate::{name}")).map_err(|error| error.to_string());
+        let name =
+            |name: &str| EntityTypeName::from_str(&format!("Mandate::{name}")).map_err(|error| error.to_string());
         Ok(Self {
             tenant: name("Tenant")?,
             unit: name("Unit")?,
@@ -138,6 +146,7 @@ fn known_tools(tools: &BTreeMap<ToolName, ToolDefinition>) -> (BTreeMap<ToolName
         all_unmapped.extend(unmapped);
         known.insert(name.clone(), KnownTool { record, input_schema: tool.input_schema.clone() });
     }
+    all_unmapped.sort_by(|a, b| (&a.tool, &a.pointer).cmp(&(&b.tool, &b.pointer)));
     (known, all_unmapped)
 }
 
@@ -201,7 +210,8 @@ impl<'a> Loader<'a> {
         let mut id = policy.annotation("id").unwrap_or("without id").to_owned();
         if let Some((first, at)) = self.places.get(&id) {
             if policy.annotation("id").is_some() {
-                let first = LoadPolicyError::new(&first.path, &first.text, *at, PolicyProblem::MissingId).location().clone();
+                let first =
+                    LoadPolicyError::new(&first.path, &first.text, *at, PolicyProblem::MissingId).location().clone();
                 self.report(source, span, PolicyProblem::RepeatedId { id: id.clone(), first }, None);
             }
             id = format!("{id} ({})", self.places.len());
@@ -230,7 +240,13 @@ impl<'a> Loader<'a> {
         self.report(source, first_span(error).or(at), PolicyProblem::Invalid(error.to_string()), help_of(error));
     }
 
-    fn report(&mut self, source: &PolicySource, span: Option<SourceSpan>, problem: PolicyProblem, help: Option<String>) {
+    fn report(
+        &mut self,
+        source: &PolicySource,
+        span: Option<SourceSpan>,
+        problem: PolicyProblem,
+        help: Option<String>,
+    ) {
         self.errors.push(LoadPolicyError::new(&source.path, &source.text, span, problem).with_help(help));
     }
 

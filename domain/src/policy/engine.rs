@@ -74,7 +74,11 @@ fn decide_with_gates(
                 for gate in closed {
                     if !approved.insert(gate.id.clone()) {
                         // Excluded by the load rules: an approved gate does not apply.
-                        return Ok((PolicyOutcome::Deny, vec![gate.id.clone()], format!("gate `{}` does not open", gate.id)));
+                        return Ok((
+                            PolicyOutcome::Deny,
+                            vec![gate.id.clone()],
+                            format!("gate `{}` does not open", gate.id),
+                        ));
                     }
                     gates.insert(gate.id.clone(), gate.clone());
                 }
@@ -134,7 +138,9 @@ impl<'a> Question<'a> {
         let request = self.request(approved)?;
         let response = Authorizer::new().is_authorized(&request, &self.bundle.policies, &self.entities);
         // Cedar skips a policy that it cannot evaluate. A skipped `forbid` would fail open.
-        if let Some(cedar_policy::AuthorizationError::PolicyEvaluationError(error)) = response.diagnostics().errors().next() {
+        if let Some(cedar_policy::AuthorizationError::PolicyEvaluationError(error)) =
+            response.diagnostics().errors().next()
+        {
             return Err(AskError::Evaluation {
                 policy: error.policy_id().to_string(),
                 error: error.inner().to_string(),

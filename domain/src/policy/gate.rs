@@ -90,7 +90,8 @@ impl Reader<'_> {
     }
 
     fn refuse_unknown(&mut self) {
-        let unknown = self.policy.annotations().map(|(key, _)| key.to_owned()).filter(|key| !KNOWN.contains(&key.as_str()));
+        let unknown =
+            self.policy.annotations().map(|(key, _)| key.to_owned()).filter(|key| !KNOWN.contains(&key.as_str()));
         for key in unknown.collect::<Vec<_>>() {
             let help = did_you_mean(&key, KNOWN).or_else(|| Some(format!("known are {}", KNOWN.join(", "))));
             self.flaw_with_help(&key, PolicyProblem::UnknownAnnotation(key.clone()), help);
@@ -138,7 +139,8 @@ impl Reader<'_> {
         let quorum = self.quorum(&approvers, groups);
         let four_eyes = self.four_eyes();
         let expires_secs = self.expires_secs();
-        let reason = self.policy.annotation("reason").map_or_else(|| format!("policy {id} asks for approval"), str::to_owned);
+        let reason =
+            self.policy.annotation("reason").map_or_else(|| format!("policy {id} asks for approval"), str::to_owned);
         Some(Gate { id: id.clone(), approvers, quorum: quorum?, four_eyes, expires_secs: expires_secs?, reason })
     }
 
@@ -279,10 +281,25 @@ mod tests {
 
     #[test]
     fn a_duration_is_days_hours_minutes_seconds_in_that_order() {
-        for (text, secs) in [("PT24H", 86_400), ("P2D", 172_800), ("PT30M", 1800), ("P1DT1H1M1S", 90_061), ("PT0S", 0)] {
+        for (text, secs) in [("PT24H", 86_400), ("P2D", 172_800), ("PT30M", 1800), ("P1DT1H1M1S", 90_061), ("PT0S", 0)]
+        {
             assert_eq!(duration_secs(text), Some(secs), "{text}");
         }
-        for text in ["", "P", "PT", "P1DT", "24H", "PT1M1H", "PT-1H", "PT+1H", "PTH", "P1W", "P1H", "PT1.5H", "PT99999999999999999999H"] {
+        for text in [
+            "",
+            "P",
+            "PT",
+            "P1DT",
+            "24H",
+            "PT1M1H",
+            "PT-1H",
+            "PT+1H",
+            "PTH",
+            "P1W",
+            "P1H",
+            "PT1.5H",
+            "PT99999999999999999999H",
+        ] {
             assert_eq!(duration_secs(text), None, "{text}");
         }
     }

@@ -266,9 +266,7 @@ fn long(value: &Value, at: &str) -> Result<i64, ExpressError> {
         Some(float) if float.fract() == 0.0 && float.abs() <= EXACT_INTEGER_MAX => {
             format!("{float}").parse().map_err(|_| ExpressError::TooLarge { at: at.to_owned() })
         }
-        Some(float) if float.fract() != 0.0 => {
-            Err(ExpressError::WrongType { at: at.to_owned(), wanted: "integer" })
-        }
+        Some(float) if float.fract() != 0.0 => Err(ExpressError::WrongType { at: at.to_owned(), wanted: "integer" }),
         Some(_) | None => Err(ExpressError::TooLarge { at: at.to_owned() }),
     }
 }
