@@ -154,9 +154,13 @@ fn digest_of(schema_text: &str, policies: &PolicySet) -> Digest {
     let mut texts: Vec<(String, String)> =
         policies.policies().map(|policy| (policy.id().to_string(), policy.to_cedar().unwrap_or_default())).collect();
     texts.sort();
-    // A zero byte stands in no schema and no policy, so two bundles never run together into one text.
-    let policies = texts.into_iter().map(|(_, text)| format!("\0{text}")).collect::<String>();
-    canonical::sha256(format!("{schema_text}{policies}").as_bytes())
+    let mut whole = schema_text.to_owned();
+    for (_, text) in texts {
+        // A zero byte stands in no schema and no policy, so two bundles never run together into one text.
+        whole.push('\0');
+        whole.push_str(&text);
+    }
+    canonical::sha256(whole.as_bytes())
 }
 
 struct Loader<'a> {
@@ -176,7 +180,7 @@ impl<'a> Loader<'a> {
                 Ok(set) => self.read(source, &set),
                 Err(errors) => {
                     for error in errors.iter() {
-                        let problem = PolicyProblem::NotCedar(error.to_string());
+                        let problem = PolicyProblem::NotCedar(one_line(&error));
                         self.report(source, first_span(error), problem, help_of(error));
                     }
                 }
@@ -217,7 +221,7 @@ impl<'a> Loader<'a> {
             id = format!("{id} ({})", self.places.len());
         }
         if let Err(error) = self.policies.add(policy.new_id(cedar_policy::PolicyId::new(&id))) {
-            self.report(source, span, PolicyProblem::NotCedar(error.to_string()), None);
+            self.report(source, span, PolicyProblem::NotCedar(one_line(&error)), None);
         }
         self.rules.extend(rule.map(|rule| (id.clone(), rule)));
         self.places.insert(id, (source, span));
@@ -233,11 +237,11 @@ impl<'a> Loader<'a> {
     fn report_invalid(&mut self, error: &ValidationError) {
         let id: &str = error.policy_id().as_ref();
         let Some((source, at)) = self.places.get(id).copied() else {
-            let problem = PolicyProblem::Invalid(error.to_string());
+            let problem = PolicyProblem::Invalid(one_line(&error));
             self.errors.push(LoadPolicyError::new(id, "", None, problem));
             return;
         };
-        self.report(source, first_span(error).or(at), PolicyProblem::Invalid(error.to_string()), help_of(error));
+        self.report(source, first_span(error).or(at), PolicyProblem::Invalid(one_line(&error)), help_of(error));
     }
 
     fn report(
@@ -267,4 +271,9 @@ fn first_span(error: &dyn Diagnostic) -> Option<SourceSpan> {
 
 fn help_of(error: &dyn Diagnostic) -> Option<String> {
     error.help().map(|help| help.to_string())
+}
+
+/// A message as one line of a log.
+fn one_line(error: &impl fmt::Display) -> String {
+    error.to_string().lines().map(str::trim).collect::<Vec<_>>().join(" ")
 }

@@ -69,14 +69,16 @@ pub(super) fn input_record(tool: &ToolDefinition) -> (RecordShape, Vec<Unmapped>
     let mut reader = Reader { tool: &tool.name, unmapped: Vec::new() };
     let root = tool.input_schema.as_object();
     let record = match root {
-        Some(object) if object.contains_key("$ref") => reader.skip("", "`$ref` is not followed"),
+        Some(object) if object.contains_key("$ref") => {
+            reader.skip("", "`$ref` is not followed");
+            RecordShape::new()
+        }
         // Arguments are an object in any case, so a missing `type` says nothing new here.
         Some(object) if object.get("type").is_none_or(|kind| kind == "object") => reader.record(object, "", 0),
-        Some(_) | None => reader.skip("", "the arguments are not described as an object"),
-    };
-    let record = match record {
-        Some(Shape::Record(record)) => record,
-        Some(Shape::String | Shape::Long | Shape::Bool | Shape::Decimal | Shape::Set(_)) | None => RecordShape::new(),
+        Some(_) | None => {
+            reader.skip("", "the arguments are not described as an object");
+            RecordShape::new()
+        }
     };
     (record, reader.unmapped)
 }
@@ -107,7 +109,7 @@ impl Reader<'_> {
             Ok("boolean") => Some(Shape::Bool),
             Ok("number") => Some(Shape::Decimal),
             Ok("array") => self.set(object, pointer, depth),
-            Ok("object") => self.record(object, pointer, depth),
+            Ok("object") => Some(Shape::Record(self.record(object, pointer, depth))),
             Ok(_) => self.skip(pointer, "its type has no Cedar form"),
             Err(why) => self.skip(pointer, why),
         }
@@ -122,7 +124,7 @@ impl Reader<'_> {
         Some(Shape::Set(Box::new(shape)))
     }
 
-    fn record(&mut self, object: &Map<String, Value>, pointer: &str, depth: usize) -> Option<Shape> {
+    fn record(&mut self, object: &Map<String, Value>, pointer: &str, depth: usize) -> RecordShape {
         let required = |name: &str| {
             object.get("required").and_then(Value::as_array).is_some_and(|names| names.iter().any(|n| n == name))
         };
@@ -137,7 +139,7 @@ impl Reader<'_> {
         if object.get("additionalProperties") != Some(&Value::Bool(false)) {
             self.skip(&format!("{pointer}/additionalProperties"), "properties that are not declared are allowed");
         }
-        Some(Shape::Record(record))
+        record
     }
 }
 

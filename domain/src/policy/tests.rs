@@ -348,7 +348,7 @@ fn each_load_rule_is_kept() {
         (gate_with(&format!("{approvers}\n@expires(\"PT0S\")")), "2:1: `@expires` is `PT0S`"),
         (
             "@id(\"a\") permit (principal, action == Mandate::Action::\"payments.refnd\", resource);".into(),
-            "1:45: for policy `a`, unrecognized action",
+            "1:39: for policy `a`, unrecognized action",
         ),
     ] {
         let errors = load(&text).err().unwrap_or_else(|| panic!("loaded: {text}"));

@@ -98,8 +98,16 @@ fn cut(text: &str, bytes_max: usize) -> String {
 /// Keywords that say nothing about what is allowed.
 const ANNOTATIONS: [&str; 7] = ["$schema", "$id", "title", "description", "default", "examples", "$comment"];
 
-/// Keywords whose value is a map from names to schemas.
-const SCHEMA_MAPS: [&str; 5] = ["properties", "patternProperties", "$defs", "definitions", "dependentSchemas"];
+/// Keywords whose value is a map from names to schemas or to lists of names.
+const SCHEMA_MAPS: [&str; 7] = [
+    "properties",
+    "patternProperties",
+    "$defs",
+    "definitions",
+    "dependentSchemas",
+    "dependentRequired",
+    "dependencies",
+];
 
 /// Keywords whose value is a list of which the order says nothing.
 const SETS: [&str; 3] = ["required", "enum", "type"];
@@ -129,8 +137,8 @@ fn same_schema(a: &Value, b: &Value, at: &str) -> Result<(), SchemaDiffers> {
         }
         // `allOf` and its like: schemas in order.
         (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {
-            let pairs = a.iter().zip(b).enumerate();
-            pairs.map(|(index, (a, b))| same_schema(a, b, &format!("{at}/{index}"))).collect()
+            let mut pairs = a.iter().zip(b).enumerate();
+            pairs.try_for_each(|(index, (a, b))| same_schema(a, b, &format!("{at}/{index}")))
         }
         _ => same_data(a, b, at),
     }
@@ -281,6 +289,11 @@ mod tests {
                 json!({ "properties": { "a/b": { "items": { "minimum": 1 } } } }),
                 json!({ "properties": { "a/b": { "items": { "maximum": 1 } } } }),
                 differs("/properties/a~1b/items/maximum"),
+            ),
+            (
+                json!({ "dependentRequired": { "title": ["a"] } }),
+                json!({ "dependentRequired": {} }),
+                differs("/dependentRequired/title"),
             ),
             (json!({ "const": { "title": 1 } }), json!({ "const": { "title": 2 } }), differs("/const")),
             (json!({ "enum": [1, 2] }), json!({ "enum": [1, 3] }), differs("/enum")),
