@@ -407,3 +407,62 @@ pub fn link(head: &ChainHead, mut record: AuditRecord) -> Result<LinkedRecord, L
     let hash = canonical::sha256(&canonical);
     Ok(LinkedRecord { record, canonical, hash })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(key: &str, time_micros: u64) -> AuditRecord {
+        AuditRecord {
+            v: 1,
+            run: RunChain { workflow_id: "refund-o1".into(), first_run_id: "run-1".into() },
+            sequence: 77,
+            previous: Digest::from_bytes([7; 32]),
+            time_micros,
+            key: key.to_owned(),
+            who: Who {
+                agent: AgentName::parse("acme/support/refunds").unwrap(),
+                agent_version: Digest::from_bytes([1; 32]),
+                on_behalf_of: PersonId::parse("ana@acme.example").unwrap(),
+                proof: Proof::Claimed,
+            },
+            origin: Origin { run_id: "run-1".into(), activity_id: "1".into(), attempt: 1, worker: "w".into() },
+            body: RecordBody::MessagesRefused { count: 1, last_reason: "unreadable".into() },
+        }
+    }
+
+    #[test]
+    fn a_linked_record_follows_the_head_whatever_it_said_before() {
+        let first = link(&ChainHead::empty(), record("a", 1)).unwrap();
+        assert_eq!((first.record.sequence, &first.record.previous), (1, &ChainHead::empty().head));
+        let second = link(&first.chain_head(), record("b", 2)).unwrap();
+        assert_eq!((second.record.sequence, &second.record.previous), (2, &first.hash));
+        assert_eq!(second.chain_head(), ChainHead { records: 2, head: second.hash });
+    }
+
+    #[test]
+    fn the_bytes_are_canonical_carry_the_link_and_have_the_hash() {
+        let linked = link(&ChainHead::empty(), record("a", 1)).unwrap();
+        assert_eq!(canonical::sha256(&linked.canonical), linked.hash);
+        assert_eq!(serde_json::from_slice::<AuditRecord>(&linked.canonical).unwrap(), linked.record);
+        let text = String::from_utf8(linked.canonical).unwrap();
+        assert!(text.starts_with(r#"{"body":{"count":1,"kind":"messages_refused""#), "{text}");
+        assert!(text.contains(r#""sequence":1,"time_micros":1,"v":1"#), "{text}");
+    }
+
+    #[test]
+    fn any_difference_changes_the_hash() {
+        let hash = |head: &ChainHead, record| link(head, record).unwrap().hash;
+        let empty = ChainHead::empty();
+        let other = ChainHead { records: 0, head: Digest::from_bytes([1; 32]) };
+        assert_eq!(hash(&empty, record("a", 1)), hash(&empty, record("a", 1)));
+        assert_ne!(hash(&empty, record("a", 1)), hash(&empty, record("a", 2)));
+        assert_ne!(hash(&empty, record("a", 1)), hash(&other, record("a", 1)));
+    }
+
+    #[test]
+    fn a_record_without_a_canonical_form_is_refused_by_its_key() {
+        let error = link(&ChainHead::empty(), record("a", u64::MAX)).unwrap_err();
+        assert_eq!(error.to_string(), "audit record `a` has no canonical form");
+    }
+}

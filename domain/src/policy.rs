@@ -10,10 +10,13 @@ use serde_json::{Map, Value};
 use crate::{AgentName, Digest, ModelName, PersonId, PolicyId, ToolDefinition, approval::Gate};
 
 pub mod bundle;
-pub mod engine;
+mod engine;
+mod error;
+mod gate;
 pub mod schema;
 
-pub use bundle::{LoadPolicyError, PolicyBundle, PolicySource};
+pub use bundle::{LoadPolicyError, Location, PolicyBundle, PolicyProblem, PolicySource};
+pub use schema::Unmapped;
 
 /// What policy is asked about one effect.
 #[derive(Debug, Clone, PartialEq)]
@@ -72,3 +75,6 @@ pub enum PolicyOutcome {
     /// It may be performed once all these gates are open.
     RequireApproval(Vec<Gate>),
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,10 +1,279 @@
-//! A validated policy bundle.
-/// placeholder
-#[derive(Debug)]
-pub struct PolicyBundle;
-/// placeholder
-#[derive(Debug)]
-pub struct PolicySource;
-/// placeholder
-#[derive(Debug)]
-pub struct LoadPolicyError;
+//! A validated policy bundle: loaded as a whole or not at all.
+
+use std::{collections::BTreeMap, fmt, str::FromStr};
+
+use cedar_policy::{EntityTypeName, Policy, PolicySet, Schema, ValidationError, ValidationMode, Validator};
+use miette::{Diagnostic, SourceSpan};
+use serde_json::Value;
+
+pub use super::error::{LoadPolicyError, Location, PolicyProblem};
+use super::{
+    PolicyDecision, PolicyRequest, engine,
+    gate::{self, Groups, Rule},
+    schema::{self, RecordShape, Unmapped},
+};
+use crate::{Digest, GroupName, PersonId, ToolDefinition, ToolName, canonical};
+
+/// One file of policies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PolicySource {
+    /// Its path, as messages show it.
+    pub path: String,
+    /// Its text.
+    pub text: String,
+}
+
+/// Policies that passed every check, with the schema they were checked against.
+pub struct PolicyBundle {
+    digest: Digest,
+    schema_text: String,
+    unmapped: Vec<Unmapped>,
+    pub(super) schema: Schema,
+    pub(super) policies: PolicySet,
+    pub(super) rules: BTreeMap<String, Rule>,
+    pub(super) tools: BTreeMap<ToolName, KnownTool>,
+    pub(super) types: EntityTypes,
+}
+
+/// A tool as the bundle knows it.
+pub(super) struct KnownTool {
+    pub(super) record: RecordShape,
+    pub(super) input_schema: Value,
+}
+
+/// The names of the entity types.
+pub(super) struct EntityTypes {
+    pub(super) tenant: EntityTypeName,
+    pub(super) unit: EntityTypeName,
+    pub(super) agent: EntityTypeName,
+    pub(super) user: EntityTypeName,
+    pub(super) model: EntityTypeName,
+    pub(super) tool: EntityTypeName,
+    pub(super) action: EntityTypeName,
+}
+
+impl fmt::Debug for PolicyBundle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PolicyBundle")
+            .field("digest", &self.digest)
+            .field("policies", &self.rules.keys())
+            .finish_non_exhaustive()
+    }
+}
+
+impl PolicyBundle {
+    /// Loads policies against the registered tools and the configured groups.
+    ///
+    /// # Errors
+    /// Everything that is wrong in all files, in the order of files and lines.
+    pub fn load(
+        sources: &[PolicySource],
+        tools: &BTreeMap<ToolName, ToolDefinition>,
+        groups: &BTreeMap<GroupName, Vec<PersonId>>,
+    ) -> Result<Self, Vec<LoadPolicyError>> {
+        let (known, unmapped) = known_tools(tools);
+        let records = known.iter().map(|(name, tool)| (name.clone(), tool.record.clone())).collect();
+        let schema_text = schema::schema_text(&records);
+        let registry = |problem| vec![LoadPolicyError::new("the tool registry", "", None, problem)];
+        if let Some(name) =
+            ["call_tool", "invoke_model"].into_iter().find(|name| known.keys().any(|k| k.as_str() == *name))
+        {
+            return Err(registry(PolicyProblem::ReservedToolName(name.to_owned())));
+        }
+        let schema = Schema::from_str(&schema_text).map_err(|e| registry(PolicyProblem::NoSchema(e.to_string())))?;
+        let types = EntityTypes::new().map_err(|e| registry(PolicyProblem::NoSchema(e)))?;
+        let mut loader = Loader {
+            sources,
+            groups,
+            policies: PolicySet::new(),
+            rules: BTreeMap::new(),
+            places: BTreeMap::new(),
+            errors: Vec::new(),
+        };
+        loader.read_all();
+        loader.validate(&schema);
+        let (policies, rules) = loader.finish()?;
+        let digest = digest_of(&schema_text, &policies);
+        Ok(Self { digest, schema_text, unmapped, schema, policies, rules, tools: known, types })
+    }
+
+    /// SHA-256 over the generated schema and the policies, sorted by id.
+    #[must_use]
+    pub fn digest(&self) -> &Digest {
+        &self.digest
+    }
+
+    /// The generated schema, as Cedar writes schemas: what a policy may name.
+    #[must_use]
+    pub fn schema_text(&self) -> &str {
+        &self.schema_text
+    }
+
+    /// The parts of tools' arguments that policies do not see.
+    #[must_use]
+    pub fn unmapped(&self) -> &[Unmapped] {
+        &self.unmapped
+    }
+
+    /// Decides. Pure, and never an error: what cannot be judged is denied, with the reason.
+    #[must_use]
+    pub fn decide(&self, request: &PolicyRequest<'_>) -> PolicyDecision {
+        engine::decide(self, request)
+    }
+}
+
+impl EntityTypes {
+    fn new() -> Result<Self, String> {
+        let name =
+            |name: &str| EntityTypeName::from_str(&format!("Mandate::{name}")).map_err(|error| error.to_string());
+        Ok(Self {
+            tenant: name("Tenant")?,
+            unit: name("Unit")?,
+            agent: name("Agent")?,
+            user: name("User")?,
+            model: name("Model")?,
+            tool: name("Tool")?,
+            action: name("Action")?,
+        })
+    }
+}
+
+fn known_tools(tools: &BTreeMap<ToolName, ToolDefinition>) -> (BTreeMap<ToolName, KnownTool>, Vec<Unmapped>) {
+    let mut all_unmapped = Vec::new();
+    let mut known = BTreeMap::new();
+    for (name, tool) in tools {
+        let (record, unmapped) = schema::input_record(tool);
+        all_unmapped.extend(unmapped);
+        known.insert(name.clone(), KnownTool { record, input_schema: tool.input_schema.clone() });
+    }
+    all_unmapped.sort_by(|a, b| (&a.tool, &a.pointer).cmp(&(&b.tool, &b.pointer)));
+    (known, all_unmapped)
+}
+
+fn digest_of(schema_text: &str, policies: &PolicySet) -> Digest {
+    let mut texts: Vec<(String, String)> =
+        policies.policies().map(|policy| (policy.id().to_string(), policy.to_cedar().unwrap_or_default())).collect();
+    texts.sort();
+    let mut whole = schema_text.to_owned();
+    for (_, text) in texts {
+        // A zero byte stands in no schema and no policy, so two bundles never run together into one text.
+        whole.push('\0');
+        whole.push_str(&text);
+    }
+    canonical::sha256(whole.as_bytes())
+}
+
+struct Loader<'a> {
+    sources: &'a [PolicySource],
+    groups: &'a Groups,
+    policies: PolicySet,
+    rules: BTreeMap<String, Rule>,
+    /// Source and position of each policy, by the id it has in `policies`.
+    places: BTreeMap<String, (&'a PolicySource, Option<SourceSpan>)>,
+    errors: Vec<LoadPolicyError>,
+}
+
+impl<'a> Loader<'a> {
+    fn read_all(&mut self) {
+        for source in self.sources {
+            match PolicySet::from_str(&source.text) {
+                Ok(set) => self.read(source, &set),
+                Err(errors) => {
+                    for error in errors.iter() {
+                        let problem = PolicyProblem::NotCedar(one_line(&error));
+                        self.report(source, first_span(error), problem, help_of(error));
+                    }
+                }
+            }
+        }
+    }
+
+    fn read(&mut self, source: &'a PolicySource, set: &PolicySet) {
+        for template in set.templates() {
+            let span = AsRef::as_ref(template).loc().map(|loc| loc.span);
+            self.report(source, span, PolicyProblem::Template, None);
+        }
+        let mut policies: Vec<&Policy> = set.policies().collect();
+        policies.sort_by_key(|policy| gate::span_of(policy).map(|span| span.offset()));
+        for policy in policies {
+            match gate::read(policy, self.groups) {
+                Ok(rule) => self.add(source, policy, Some(rule)),
+                Err(flaws) => {
+                    for flaw in flaws {
+                        self.report(source, flaw.span, flaw.problem, flaw.help);
+                    }
+                    // Validated all the same, so that its other errors show now and not on the next try.
+                    self.add(source, policy, None);
+                }
+            }
+        }
+    }
+
+    fn add(&mut self, source: &'a PolicySource, policy: &Policy, rule: Option<Rule>) {
+        let span = gate::span_of(policy);
+        let mut id = policy.annotation("id").unwrap_or("without id").to_owned();
+        if let Some((first, at)) = self.places.get(&id) {
+            if policy.annotation("id").is_some() {
+                let first =
+                    LoadPolicyError::new(&first.path, &first.text, *at, PolicyProblem::MissingId).location().clone();
+                self.report(source, span, PolicyProblem::RepeatedId { id: id.clone(), first }, None);
+            }
+            id = format!("{id} ({})", self.places.len());
+        }
+        if let Err(error) = self.policies.add(policy.new_id(cedar_policy::PolicyId::new(&id))) {
+            self.report(source, span, PolicyProblem::NotCedar(one_line(&error)), None);
+        }
+        self.rules.extend(rule.map(|rule| (id.clone(), rule)));
+        self.places.insert(id, (source, span));
+    }
+
+    fn validate(&mut self, schema: &Schema) {
+        let result = Validator::new(schema.clone()).validate(&self.policies, ValidationMode::Strict);
+        for error in result.validation_errors() {
+            self.report_invalid(error);
+        }
+    }
+
+    fn report_invalid(&mut self, error: &ValidationError) {
+        let id: &str = error.policy_id().as_ref();
+        let Some((source, at)) = self.places.get(id).copied() else {
+            let problem = PolicyProblem::Invalid(one_line(&error));
+            self.errors.push(LoadPolicyError::new(id, "", None, problem));
+            return;
+        };
+        self.report(source, first_span(error).or(at), PolicyProblem::Invalid(one_line(&error)), help_of(error));
+    }
+
+    fn report(
+        &mut self,
+        source: &PolicySource,
+        span: Option<SourceSpan>,
+        problem: PolicyProblem,
+        help: Option<String>,
+    ) {
+        self.errors.push(LoadPolicyError::new(&source.path, &source.text, span, problem).with_help(help));
+    }
+
+    fn finish(mut self) -> Result<(PolicySet, BTreeMap<String, Rule>), Vec<LoadPolicyError>> {
+        if self.errors.is_empty() {
+            return Ok((self.policies, self.rules));
+        }
+        self.errors.sort_by_key(|error| (error.location().clone(), error.to_string()));
+        // The validator says the same once for each action that a policy applies to.
+        self.errors.dedup_by_key(|error| error.to_string());
+        Err(self.errors)
+    }
+}
+
+fn first_span(error: &dyn Diagnostic) -> Option<SourceSpan> {
+    error.labels().and_then(|mut labels| labels.next()).map(|label| *label.inner())
+}
+
+fn help_of(error: &dyn Diagnostic) -> Option<String> {
+    error.help().map(|help| help.to_string())
+}
+
+/// A message as one line of a log.
+fn one_line(error: &impl fmt::Display) -> String {
+    error.to_string().lines().map(str::trim).collect::<Vec<_>>().join(" ")
+}
