@@ -169,7 +169,9 @@ impl RunState {
     pub fn is_terminal(self) -> bool {
         match self {
             Self::Completed | Self::Stopped | Self::Failed | Self::Cancelled => true,
-            Self::Running | Self::AwaitingApproval | Self::AwaitingAnswer | Self::OutcomeUnknown | Self::Paused => false,
+            Self::Running | Self::AwaitingApproval | Self::AwaitingAnswer | Self::OutcomeUnknown | Self::Paused => {
+                false
+            }
         }
     }
 }

@@ -178,12 +178,21 @@ impl AgentRun {
     /// Does what follows from the state alone: the next turn, closing, continuing as new, showing a change.
     fn advance(&mut self, moment: Moment, commands: &mut Vec<Command>) {
         match self.phase {
-            Phase::Acting | Phase::Resting if self.calls.iter().all(Call::has_result) && !self.approvals.reviewing() => {
+            Phase::Acting | Phase::Resting
+                if self.calls.iter().all(Call::has_result) && !self.approvals.reviewing() =>
+            {
                 self.next_turn(moment, commands);
             }
-            Phase::Acting if moment.history_is_long && self.nothing_under_way() => commands.push(Command::ContinueAsNew),
+            Phase::Acting if moment.history_is_long && self.nothing_under_way() => {
+                commands.push(Command::ContinueAsNew)
+            }
             Phase::Stopping if self.nothing_under_way() => self.close(commands),
-            Phase::Opening | Phase::Thinking | Phase::Acting | Phase::Resting | Phase::Stopping | Phase::Closing
+            Phase::Opening
+            | Phase::Thinking
+            | Phase::Acting
+            | Phase::Resting
+            | Phase::Stopping
+            | Phase::Closing
             | Phase::Finished => {}
         }
         self.publish(commands);

@@ -247,7 +247,9 @@ mod tests {
     fn names_accept_their_form_and_nothing_else() {
         let agent = |text: &str| AgentName::parse(text).is_ok();
         assert!(agent("acme/support/refunds"));
-        for bad in ["", "acme", "acme/support", "acme/support/refunds/x", "Acme/support/refunds", "acme//refunds", "a/../c"] {
+        for bad in
+            ["", "acme", "acme/support", "acme/support/refunds/x", "Acme/support/refunds", "acme//refunds", "a/../c"]
+        {
             assert!(!agent(bad), "{bad}");
         }
         let tool = |text: &str| ToolName::parse(text).is_ok();

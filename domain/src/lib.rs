@@ -24,8 +24,8 @@ pub use approval::{ApprovalDecision, ApprovalRequest, Gate, Resolution, Review, 
 pub use audit::{AuditRecord, ChainHead, DecisionOutcome, EffectId, KnownBy, Origin, Proof, RecordBody, Who};
 pub use canonical::AddressKey;
 pub use ids::{
-    Address, AgentName, Digest, GroupName, ModelName, ParseIdError, PersonId, PolicyId, RequestId, RunChain, ServerName,
-    StoreId, ToolCallId, ToolName,
+    Address, AgentName, Digest, GroupName, ModelName, ParseIdError, PersonId, PolicyId, RequestId, RunChain,
+    ServerName, StoreId, ToolCallId, ToolName,
 };
 pub use model::{
     Arguments, CallSummary, Content, Message, ModelReply, ModelRequest, ModelTurn, OfferedTool, ProposedCall, Usage,

@@ -102,7 +102,11 @@ pub fn request_card(workflow_id: &str, waiting: &WaitingRequest) -> String {
     let _ = writeln!(card, "- digest of the arguments: `{}`\n", request.arguments);
     let _ = writeln!(card, "Arguments:\n\n{}", fence(&request.arguments_shown));
     let [approve, reject] = decide_commands(workflow_id, request.id.as_str());
-    let _ = writeln!(card, "Approve or reject, with your id in place of YOUR-ID:\n\n{}", fence(&format!("{approve}\n{reject}")));
+    let _ = writeln!(
+        card,
+        "Approve or reject, with your id in place of YOUR-ID:\n\n{}",
+        fence(&format!("{approve}\n{reject}"))
+    );
     card
 }
 
@@ -110,11 +114,20 @@ pub fn request_card(workflow_id: &str, waiting: &WaitingRequest) -> String {
 #[must_use]
 pub fn details(run: &AgentRun, workflow_id: &str) -> String {
     let usage = run.usage();
-    let mut text = format!("**{}** · agent `{}` · on behalf of {}\n\n", run.state().as_str(), run.agent(), code_span(run.on_behalf_of().as_str()));
+    let mut text = format!(
+        "**{}** · agent `{}` · on behalf of {}\n\n",
+        run.state().as_str(),
+        run.agent(),
+        code_span(run.on_behalf_of().as_str())
+    );
     let _ = writeln!(
         text,
         "Turn {}, {} tool calls, {} tokens in, {} out, {} audit records\n",
-        run.turn(), run.tool_calls(), usage.input_tokens, usage.output_tokens, run.audit().records
+        run.turn(),
+        run.tool_calls(),
+        usage.input_tokens,
+        usage.output_tokens,
+        run.audit().records
     );
     for waiting in run.waiting_requests() {
         text.push_str(&request_card(workflow_id, waiting));
@@ -139,13 +152,24 @@ fn call_line(text: &mut String, workflow_id: &str, call: &Call) {
             let _ = writeln!(text, "- `{}` {}: under way", call.id, code_span(&call.tool));
         }
         CallState::LookingUp { .. } => {
-            let _ = writeln!(text, "- `{}` {}: lost; the store is asked what became of it", call.id, code_span(&call.tool));
+            let _ =
+                writeln!(text, "- `{}` {}: lost; the store is asked what became of it", call.id, code_span(&call.tool));
         }
         CallState::Unknown { reason, .. } => {
-            let _ = writeln!(text, "### Nobody knows whether `{}` {} happened\n\n{}", call.id, code_span(&call.tool), fence(reason));
+            let _ = writeln!(
+                text,
+                "### Nobody knows whether `{}` {} happened\n\n{}",
+                call.id,
+                code_span(&call.tool),
+                fence(reason)
+            );
             let input = format!(r#"{{"call":"{}","resolution":"happened","by":"YOUR-ID"}}"#, call.id);
             let command = signal_command(workflow_id, "resolve", &input);
-            let _ = writeln!(text, "Look in the system of record, then say `happened`, `did_not_happen` or `skip`:\n\n{}", fence(&command));
+            let _ = writeln!(
+                text,
+                "Look in the system of record, then say `happened`, `did_not_happen` or `skip`:\n\n{}",
+                fence(&command)
+            );
         }
         CallState::Waiting | CallState::Ended { .. } | CallState::Abandoned => {}
     }

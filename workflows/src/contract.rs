@@ -10,7 +10,6 @@ use mandate_domain::{
     Review, RunState, StoreId, ToolCallId, ToolCallOutcome, Usage,
 };
 use serde::{Deserialize, Serialize};
-use temporalio_macros::activity_definitions;
 
 /// What every activity but the first is told about its run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -247,46 +246,59 @@ pub struct CloseRunOutput {
     pub audit: ChainHead,
 }
 
-/// The declarations. The bodies are never run: `activities` binds the implementations.
-pub struct AgentActivities;
+#[expect(missing_docs, reason = "the macro makes public items of each declaration, without documentation")]
+mod declarations {
+    use temporalio_macros::activity_definitions;
 
-#[activity_definitions]
-impl AgentActivities {
-    /// Resolves the agent, pins what the run holds on to, writes the opening record.
-    #[activity(name = "open_run")]
-    pub fn open_run(_input: OpenRunInput) -> OpenRunOutput {
-        unimplemented!()
+    use super::{
+        CallToolInput, CallToolOutput, CloseRunInput, CloseRunOutput, InvokeModelInput, InvokeModelOutput,
+        OpenRunInput, OpenRunOutput, ReviewApprovalInput, ReviewApprovalOutput, ReviewInstructionInput,
+        ReviewInstructionOutput,
+    };
+
+    /// The declarations. The bodies are never run: `activities` binds the implementations.
+    pub struct AgentActivities;
+
+    #[activity_definitions]
+    impl AgentActivities {
+        /// Resolves the agent, pins what the run holds on to, writes the opening record.
+        #[activity(name = "open_run")]
+        pub fn open_run(_input: OpenRunInput) -> OpenRunOutput {
+            unimplemented!()
+        }
+
+        /// Appends the results of the last turn and asks the model.
+        #[activity(name = "invoke_model")]
+        pub fn invoke_model(_input: InvokeModelInput) -> InvokeModelOutput {
+            unimplemented!()
+        }
+
+        /// Walks the governed path for one tool call.
+        #[activity(name = "call_tool")]
+        pub fn call_tool(_input: CallToolInput) -> CallToolOutput {
+            unimplemented!()
+        }
+
+        /// Checks and records a decision about an approval request, or its expiry.
+        #[activity(name = "review_approval")]
+        pub fn review_approval(_input: ReviewApprovalInput) -> ReviewApprovalOutput {
+            unimplemented!()
+        }
+
+        /// Checks and records an instruction to the run.
+        #[activity(name = "review_instruction")]
+        pub fn review_instruction(_input: ReviewInstructionInput) -> ReviewInstructionOutput {
+            unimplemented!()
+        }
+
+        /// Writes the closing record.
+        #[activity(name = "close_run")]
+        pub fn close_run(_input: CloseRunInput) -> CloseRunOutput {
+            unimplemented!()
+        }
     }
 
-    /// Appends the results of the last turn and asks the model.
-    #[activity(name = "invoke_model")]
-    pub fn invoke_model(_input: InvokeModelInput) -> InvokeModelOutput {
-        unimplemented!()
-    }
-
-    /// Walks the governed path for one tool call.
-    #[activity(name = "call_tool")]
-    pub fn call_tool(_input: CallToolInput) -> CallToolOutput {
-        unimplemented!()
-    }
-
-    /// Checks and records a decision about an approval request, or its expiry.
-    #[activity(name = "review_approval")]
-    pub fn review_approval(_input: ReviewApprovalInput) -> ReviewApprovalOutput {
-        unimplemented!()
-    }
-
-    /// Checks and records an instruction to the run.
-    #[activity(name = "review_instruction")]
-    pub fn review_instruction(_input: ReviewInstructionInput) -> ReviewInstructionOutput {
-        unimplemented!()
-    }
-
-    /// Writes the closing record.
-    #[activity(name = "close_run")]
-    pub fn close_run(_input: CloseRunInput) -> CloseRunOutput {
-        unimplemented!()
-    }
+    pub use agent_activities::{CallTool, CloseRun, InvokeModel, OpenRun, ReviewApproval, ReviewInstruction};
 }
 
-pub use agent_activities::{CallTool, CloseRun, InvokeModel, OpenRun, ReviewApproval, ReviewInstruction};
+pub use declarations::{AgentActivities, CallTool, CloseRun, InvokeModel, OpenRun, ReviewApproval, ReviewInstruction};

@@ -11,9 +11,7 @@ use super::{
     AgentRun, Answer, Call, CallState, Command, Failure, Moment, Phase, ResolveCall, Stop, Subject, Ticket,
     UnexpectedEvent, call::settled,
 };
-use crate::{
-    ApprovalDecision, ApprovalRequest, Content, GroupName, RequestId, Review, ToolCallId, ToolCallOutcome,
-};
+use crate::{ApprovalDecision, ApprovalRequest, Content, GroupName, RequestId, Review, ToolCallId, ToolCallOutcome};
 
 /// How many decided requests a run remembers, to answer late decisions with "already decided".
 const DECIDED_MAX: usize = 256;
@@ -64,7 +62,13 @@ struct Reviewing {
 
 impl Approvals {
     /// Takes in what policy asks of people, and sets the timers.
-    pub(super) fn ask(&mut self, requests: &[ApprovalRequest], now_ms: u64, wait_max_secs: u64, commands: &mut Vec<Command>) {
+    pub(super) fn ask(
+        &mut self,
+        requests: &[ApprovalRequest],
+        now_ms: u64,
+        wait_max_secs: u64,
+        commands: &mut Vec<Command>,
+    ) {
         for request in requests {
             let wait_secs = request.gate.expires_secs.min(wait_max_secs);
             let deadline_ms = now_ms.saturating_add(wait_secs.saturating_mul(1000));
@@ -215,7 +219,8 @@ impl AgentRun {
             self.approvals.pump(call, commands);
             return Err(format!("the time of request `{id}` is over"));
         }
-        let call = self.approvals.decided_call(id).ok_or_else(|| format!("no request `{id}` is pending in this run"))?;
+        let call =
+            self.approvals.decided_call(id).ok_or_else(|| format!("no request `{id}` is pending in this run"))?;
         if self.approvals.late_reviews >= LATE_REVIEWS_MAX {
             return Err(format!("request `{id}` was decided already"));
         }

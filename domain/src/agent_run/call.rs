@@ -3,9 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{AgentRun, Command, Event, Failure, Moment, Phase, Stop, UnexpectedEvent};
-use crate::{
-    Address, CallSummary, EndReason, ModelTurn, RequestId, RunState, ToolCallId, ToolCallOutcome,
-};
+use crate::{Address, CallSummary, EndReason, ModelTurn, RequestId, RunState, ToolCallId, ToolCallOutcome};
 
 /// A call and where it stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -126,7 +124,11 @@ impl AgentRun {
         let begin = self.stop.is_none() && stop.is_none();
         let state = if begin { CallState::Calling } else { CallState::Abandoned };
         let turn = self.turn;
-        self.calls = (0..).map(|index| ToolCallId::new(turn, index)).zip(reply.calls).map(|(id, call)| Call::new(id, call, state.clone())).collect();
+        self.calls = (0..)
+            .map(|index| ToolCallId::new(turn, index))
+            .zip(reply.calls)
+            .map(|(id, call)| Call::new(id, call, state.clone()))
+            .collect();
         if let Some(stop) = stop {
             self.begin_stop(stop, commands);
         }
@@ -212,7 +214,8 @@ impl AgentRun {
             self.set_call(id, CallState::Waiting);
             return Ok(());
         }
-        let state = settled(outcome).unwrap_or_else(|| self.not_performed("the call asked for nothing and did nothing"));
+        let state =
+            settled(outcome).unwrap_or_else(|| self.not_performed("the call asked for nothing and did nothing"));
         self.set_call(id, state);
         Ok(())
     }

@@ -74,7 +74,11 @@ impl AgentRun {
         self.phase = Phase::Stopping;
     }
 
-    pub(super) fn open_failed(&mut self, failure: &Failure, commands: &mut Vec<Command>) -> Result<(), UnexpectedEvent> {
+    pub(super) fn open_failed(
+        &mut self,
+        failure: &Failure,
+        commands: &mut Vec<Command>,
+    ) -> Result<(), UnexpectedEvent> {
         self.expect(&[Phase::Opening, Phase::Stopping], self.opened.is_none(), "OpenFailed")?;
         let mut stop = Stop::after(failure);
         if stop.reason == EndReason::Refused {
@@ -118,7 +122,11 @@ impl AgentRun {
     }
 
     /// Without its closing record the run has not completed, whatever the model said.
-    pub(super) fn close_failed(&mut self, failure: &Failure, commands: &mut Vec<Command>) -> Result<(), UnexpectedEvent> {
+    pub(super) fn close_failed(
+        &mut self,
+        failure: &Failure,
+        commands: &mut Vec<Command>,
+    ) -> Result<(), UnexpectedEvent> {
         self.expect(&[Phase::Closing], true, "CloseFailed")?;
         let mut stop = Stop::after(failure);
         let words = format!("the closing record could not be written: {}", failure.detail());

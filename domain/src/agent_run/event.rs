@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ApprovalDecision, Content, ModelTurn, OpenedRun, PersonId, RequestId, Resolution, Review, ToolCallId, ToolCallOutcome,
+    ApprovalDecision, Content, ModelTurn, OpenedRun, PersonId, RequestId, Resolution, Review, ToolCallId,
+    ToolCallOutcome,
 };
 
 /// Number that ties a person's message to its answer. Unique in a run chain.

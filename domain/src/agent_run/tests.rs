@@ -46,7 +46,11 @@ pub(super) fn replied(turn: u64, calls: u32) -> Event {
         transcript: address(1_000 + turn),
         text: Some(content(2_000 + turn)),
         calls: (0..calls)
-            .map(|n| CallSummary { tool: "payments.refund".into(), arguments: address(n.into()), timeout_secs: Some(5) })
+            .map(|n| CallSummary {
+                tool: "payments.refund".into(),
+                arguments: address(n.into()),
+                timeout_secs: Some(5),
+            })
             .collect(),
         usage: Usage { input_tokens: 10, output_tokens: 1, ..Usage::default() },
     })
@@ -101,7 +105,10 @@ fn wait(run: &mut AgentRun, index: u32) -> RequestId {
     let asked = request(call(index), "refund.large", index + 1);
     let outcome = ToolCallOutcome::ApprovalRequired { requests: vec![asked.clone()] };
     let commands = apply(run, Event::ToolReturned { call: call(index), outcome });
-    assert!(commands.contains(&Command::StartTimer { request: asked.id.clone(), deadline_ms: 1_060_000 }), "{commands:?}");
+    assert!(
+        commands.contains(&Command::StartTimer { request: asked.id.clone(), deadline_ms: 1_060_000 }),
+        "{commands:?}"
+    );
     asked.id
 }
 
@@ -114,7 +121,10 @@ fn a_reply_without_calls_is_the_answer() {
     let mut run = acting(1);
     apply(&mut run, Event::ToolReturned { call: call(0), outcome: returned(5) });
     let commands = apply(&mut run, replied(2, 0));
-    assert!(matches!(&commands[..], [Command::CloseRun(c), Command::Publish] if c.state == RunState::Completed), "{commands:?}");
+    assert!(
+        matches!(&commands[..], [Command::CloseRun(c), Command::Publish] if c.state == RunState::Completed),
+        "{commands:?}"
+    );
     let commands = apply(&mut run, Event::Closed);
     let [Command::Finish(result)] = &commands[..] else { panic!("{commands:?}") };
     assert_eq!((result.state, result.answer.clone(), result.turns), (RunState::Completed, Some(content(2_002)), 2));
@@ -137,7 +147,10 @@ fn two_calls_of_one_tool_wait_and_are_decided_in_any_order() {
     for (index, id) in [(1, second), (0, first)] {
         let event = Event::DecisionReceived { ticket: index, decision: decision(&id, Verdict::Approve) };
         let commands = apply(&mut run, event);
-        assert!(matches!(&commands[..], [Command::ReviewApproval { call: c, .. }] if *c == call(index)), "{commands:?}");
+        assert!(
+            matches!(&commands[..], [Command::ReviewApproval { call: c, .. }] if *c == call(index)),
+            "{commands:?}"
+        );
         let review = Review::Counted { votes: 1, quorum_reached: true };
         let commands = apply(&mut run, Event::ApprovalReviewed { call: call(index), review });
         assert!(commands.contains(&Command::CallTool { call: call(index), released_by: Some(id) }), "{commands:?}");
@@ -148,7 +161,10 @@ fn two_calls_of_one_tool_wait_and_are_decided_in_any_order() {
 fn a_call_with_two_gates_waits_for_both() {
     let mut run = acting(1);
     let asked = [request(call(0), "a", 1), request(call(0), "b", 2)];
-    apply(&mut run, Event::ToolReturned { call: call(0), outcome: ToolCallOutcome::ApprovalRequired { requests: asked.to_vec() } });
+    apply(
+        &mut run,
+        Event::ToolReturned { call: call(0), outcome: ToolCallOutcome::ApprovalRequired { requests: asked.to_vec() } },
+    );
     let mut released = vec![];
     for one in &asked {
         apply(&mut run, Event::DecisionReceived { ticket: 1, decision: decision(&one.id, Verdict::Approve) });
@@ -168,8 +184,15 @@ fn a_deadline_waits_for_the_review_that_is_under_way() {
     // The decision does not count, and only then does the request expire.
     let review = Review::Refused { reason: "not an approver".into() };
     let commands = apply(&mut run, Event::ApprovalReviewed { call: call(0), review });
-    assert!(matches!(&commands[..], [Command::Reply { .. }, Command::ReviewApproval { subject: Subject::Expiry { .. }, .. }]), "{commands:?}");
-    let commands = apply(&mut run, Event::ApprovalReviewed { call: call(0), review: Review::Expired { result: content(9) } });
+    assert!(
+        matches!(
+            &commands[..],
+            [Command::Reply { .. }, Command::ReviewApproval { subject: Subject::Expiry { .. }, .. }]
+        ),
+        "{commands:?}"
+    );
+    let commands =
+        apply(&mut run, Event::ApprovalReviewed { call: call(0), review: Review::Expired { result: content(9) } });
     assert!(commands.contains(&Command::InvokeModel { turn: 2, transcript: address(1_001), append: vec![address(9)] }));
 }
 
@@ -178,9 +201,16 @@ fn a_decision_counts_by_the_time_it_arrived() {
     let mut run = acting(1);
     let id = wait(&mut run, 0);
     let late = Moment { now_ms: 1_060_000, ..NOW };
-    let commands = run.apply(Event::DecisionReceived { ticket: 1, decision: decision(&id, Verdict::Approve) }, late).unwrap();
-    assert!(commands.iter().any(|c| matches!(c, Command::ReviewApproval { subject: Subject::Expiry { .. }, .. })), "{commands:?}");
-    assert!(commands.iter().any(|c| matches!(c, Command::Reply { answer: Answer::Refused { .. }, .. })), "{commands:?}");
+    let commands =
+        run.apply(Event::DecisionReceived { ticket: 1, decision: decision(&id, Verdict::Approve) }, late).unwrap();
+    assert!(
+        commands.iter().any(|c| matches!(c, Command::ReviewApproval { subject: Subject::Expiry { .. }, .. })),
+        "{commands:?}"
+    );
+    assert!(
+        commands.iter().any(|c| matches!(c, Command::Reply { answer: Answer::Refused { .. }, .. })),
+        "{commands:?}"
+    );
 }
 
 #[test]
@@ -188,7 +218,8 @@ fn a_decision_that_names_nothing_pending_is_refused_and_counted() {
     let mut run = acting(1);
     wait(&mut run, 0);
     let unknown = RequestId::parse("r9-abcdef").unwrap();
-    let commands = apply(&mut run, Event::DecisionReceived { ticket: 1, decision: decision(&unknown, Verdict::Approve) });
+    let commands =
+        apply(&mut run, Event::DecisionReceived { ticket: 1, decision: decision(&unknown, Verdict::Approve) });
     assert!(matches!(&commands[..], [Command::Reply { answer: Answer::Refused { .. }, .. }]), "{commands:?}");
     assert_eq!(run.refused_messages().0, 1);
 }
@@ -198,7 +229,10 @@ fn a_second_decision_is_reviewed_and_answered_already_decided() {
     let mut run = acting(1);
     let id = wait(&mut run, 0);
     apply(&mut run, Event::DecisionReceived { ticket: 1, decision: decision(&id, Verdict::Approve) });
-    apply(&mut run, Event::ApprovalReviewed { call: call(0), review: Review::Counted { votes: 1, quorum_reached: true } });
+    apply(
+        &mut run,
+        Event::ApprovalReviewed { call: call(0), review: Review::Counted { votes: 1, quorum_reached: true } },
+    );
     let commands = apply(&mut run, Event::DecisionReceived { ticket: 2, decision: decision(&id, Verdict::Reject) });
     assert!(matches!(&commands[..], [Command::ReviewApproval { subject: Subject::Decision { ticket: 2, .. }, .. }]));
     let commands = apply(&mut run, Event::ApprovalReviewed { call: call(0), review: Review::AlreadyDecided });
@@ -228,7 +262,10 @@ fn a_lost_call_is_looked_up_and_never_taken_as_not_done() {
 #[test]
 fn a_person_resolves_an_unknown_outcome_once() {
     let mut run = acting(1);
-    apply(&mut run, Event::ToolReturned { call: call(0), outcome: ToolCallOutcome::OutcomeUnknown { reason: "sent".into() } });
+    apply(
+        &mut run,
+        Event::ToolReturned { call: call(0), outcome: ToolCallOutcome::OutcomeUnknown { reason: "sent".into() } },
+    );
     let word = |ticket| Event::ResolutionReceived {
         ticket,
         resolution: ResolveCall { call: call(0), resolution: Resolution::Happened, by: person("bo"), comment: None },
@@ -237,7 +274,10 @@ fn a_person_resolves_an_unknown_outcome_once() {
     assert!(matches!(&apply(&mut run, word(2))[..], [Command::Reply { ticket: 2, answer: Answer::Refused { .. } }]));
     let reviewed = Event::InstructionReviewed { call: call(0), settled: Some(returned(4)), refused: None };
     let commands = apply(&mut run, reviewed);
-    assert!(commands.iter().any(|c| matches!(c, Command::InvokeModel { append, .. } if *append == [address(4)])), "{commands:?}");
+    assert!(
+        commands.iter().any(|c| matches!(c, Command::InvokeModel { append, .. } if *append == [address(4)])),
+        "{commands:?}"
+    );
 }
 
 #[test]
@@ -264,7 +304,8 @@ fn cancel_before_the_model_answered_closes_when_it_did() {
 
 #[test]
 fn each_bound_stops_the_run_by_its_name() {
-    let limits = RunLimits { turns_max: 1, tool_calls_max: 3, parallel_calls_max: 2, tokens_max: 10, ..RunLimits::default() };
+    let limits =
+        RunLimits { turns_max: 1, tool_calls_max: 3, parallel_calls_max: 2, tokens_max: 10, ..RunLimits::default() };
     let check = |limits: RunLimits, calls: u32, reason: EndReason| {
         let (mut run, _) = AgentRun::start(AgentName::parse("a/b/c").unwrap(), person("ana"));
         apply(&mut run, opened(limits));
@@ -284,7 +325,10 @@ fn a_run_that_never_opened_ends_without_a_closing_record() {
     let (mut run, _) = AgentRun::start(AgentName::parse("a/b/c").unwrap(), person("ana"));
     let failure = Failure::Refused { kind: "UnknownAgent".into(), detail: "no agent `a/b/c`".into() };
     let commands = apply(&mut run, Event::OpenFailed(failure));
-    assert!(matches!(&commands[..], [Command::Publish, Command::Finish(r)] if r.reason == Some(EndReason::RefusedStart)), "{commands:?}");
+    assert!(
+        matches!(&commands[..], [Command::Publish, Command::Finish(r)] if r.reason == Some(EndReason::RefusedStart)),
+        "{commands:?}"
+    );
 }
 
 #[test]

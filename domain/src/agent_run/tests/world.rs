@@ -101,17 +101,29 @@ impl World {
             match command {
                 Command::InvokeModel { append, turn, .. } => {
                     let ends: Vec<_> = (0..self.last_reply.1)
-                        .map(|index| self.calls[&ToolCallId::new(turn - 1, index)].end.clone().expect("each call has a result"))
+                        .map(|index| {
+                            self.calls[&ToolCallId::new(turn - 1, index)].end.clone().expect("each call has a result")
+                        })
                         .collect();
                     assert_eq!(append, ends, "exactly one result per call, in order");
                     self.under_way.push(Command::InvokeModel { turn, transcript: address(0), append });
                 }
                 Command::CallTool { call, released_by } => {
                     let stored = self.calls.entry(call).or_default();
-                    assert!(stored.end.is_none() && !stored.unknown && stored.intents == 0, "{call} is called though it began");
+                    assert!(
+                        stored.end.is_none() && !stored.unknown && stored.intents == 0,
+                        "{call} is called though it began"
+                    );
                     assert!(self.calling.insert(call), "{call} is called twice at once");
-                    assert_eq!(released_by.is_some(), !stored.requests.is_empty(), "{call} is released by its people only");
-                    assert!(stored.requests.iter().all(|r| stored.approved.contains(r)), "{call} is called without its approvals");
+                    assert_eq!(
+                        released_by.is_some(),
+                        !stored.requests.is_empty(),
+                        "{call} is released by its people only"
+                    );
+                    assert!(
+                        stored.requests.iter().all(|r| stored.approved.contains(r)),
+                        "{call} is called without its approvals"
+                    );
                     self.under_way.push(Command::CallTool { call, released_by });
                 }
                 Command::ContinueAsNew => self.continue_as_new(),
@@ -222,7 +234,8 @@ impl World {
         let outcome = match policy {
             Policy::Deny => {
                 stored.end = Some(result.address.clone());
-                let refusal = crate::Refusal { kind: crate::RefusalKind::Denied, policies: vec![], reason: "no".into() };
+                let refusal =
+                    crate::Refusal { kind: crate::RefusalKind::Denied, policies: vec![], reason: "no".into() };
                 ToolCallOutcome::Refused { result, refusal }
             }
             Policy::Gates(n) if stored.approved.len() < n as usize => {
@@ -322,7 +335,9 @@ impl World {
     }
 
     fn expire(&mut self, choices: &mut Choices, long: bool) {
-        let Some(request) = choices.pick(self.timers.len()).and_then(|n| self.timers.iter().nth(n).cloned()) else { return };
+        let Some(request) = choices.pick(self.timers.len()).and_then(|n| self.timers.iter().nth(n).cloned()) else {
+            return;
+        };
         self.now = self.now.max(1_060_000 + self.now % 7);
         self.feed_timer(request, long);
     }

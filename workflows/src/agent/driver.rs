@@ -1,0 +1,301 @@
+//! The run loop: an activity, a timer or a person happens, `AgentRun` says what to do, and it is done.
+
+use std::{
+    collections::BTreeMap,
+    future::poll_fn,
+    pin::pin,
+    task::Poll,
+    time::{Duration, UNIX_EPOCH},
+};
+
+use mandate_domain::{
+    AgentResult, AgentRun, AgentTask, EndReason, RequestId, RunState,
+    agent_run::{Command, Event, Moment, Ticket},
+    render,
+};
+use temporalio_common::error::ApplicationFailure;
+use temporalio_workflow::{
+    ContinueAsNewOptions, TimerOptions, TimerResult, WaitConditionOptions, WorkflowCancellationToken, WorkflowContext,
+    WorkflowResult, WorkflowTermination,
+};
+
+use super::{AgentWorkflow, Message};
+use crate::{
+    agent::driver::perform::Happened,
+    lenient::{Lenient, Start},
+    search_attributes,
+    snapshot::Snapshot,
+    task_set::TaskSet,
+};
+
+mod perform;
+
+/// Begins a failure that Temporal does not retry. A macro, because the builder's type changes with every call.
+macro_rules! failure {
+    ($message:expr, $reason:expr) => {
+        ApplicationFailure::builder(Box::<dyn std::error::Error + Send + Sync>::from($message))
+            .type_name($reason.as_str().to_owned())
+            .non_retryable(true)
+    };
+}
+
+/// Runs one execution to its end: a result, a failure, a cancellation, or the next execution.
+pub(super) async fn drive(ctx: &WorkflowContext<AgentWorkflow>, input: &Lenient) -> WorkflowResult<AgentResult> {
+    let start = input.start().map_err(|why| malformed_input(&why))?;
+    let mut driver = Driver {
+        ctx,
+        tasks: TaskSet::new(),
+        effects: WorkflowCancellationToken::new(),
+        timers: BTreeMap::new(),
+        updates: BTreeMap::new(),
+        reported_refusals: 0,
+        cancel_seen: false,
+        continue_as_new: false,
+        result: None,
+    };
+    let commands = driver.begin(start);
+    driver.carry_out(commands);
+    loop {
+        ctx.set_current_details(driver.details());
+        if let Some(result) = driver.result.take() {
+            return driver.end(result).await;
+        }
+        if driver.continue_as_new && driver.may_continue().await {
+            return driver.continue_as_new();
+        }
+        let (happened, cancelled) = driver.next().await;
+        driver.react(happened, cancelled);
+    }
+}
+
+/// Fails the run at once: retrying would not make the input better.
+fn malformed_input(why: &str) -> WorkflowTermination {
+    let message = format!("the start input is no task: {why}");
+    failure!(message, EndReason::InvalidInput).build().into()
+}
+
+struct Driver<'a> {
+    ctx: &'a WorkflowContext<AgentWorkflow>,
+    tasks: TaskSet<'a, Happened>,
+    /// Cancels effects that are still being retried. Look-ups and the closing record are not among them.
+    effects: WorkflowCancellationToken,
+    timers: BTreeMap<RequestId, WorkflowCancellationToken>,
+    /// Updates that wait for the answer to a ticket.
+    updates: BTreeMap<Ticket, u64>,
+    reported_refusals: u64,
+    cancel_seen: bool,
+    continue_as_new: bool,
+    result: Option<AgentResult>,
+}
+
+impl<'a> Driver<'a> {
+    fn begin(&mut self, start: Start) -> Vec<Command> {
+        match start {
+            Start::Task(task) => {
+                let AgentTask { agent, on_behalf_of, .. } = *task;
+                search_attributes::name_agent(self.ctx, &agent);
+                let (run, commands) = AgentRun::start(agent, on_behalf_of);
+                self.ctx.state_mut(|state| state.run = Some(run));
+                commands
+            }
+            Start::Continued(snapshot) => {
+                let Snapshot { run, transcript } = *snapshot;
+                let moment = self.moment();
+                self.ctx.state_mut(|state| {
+                    state.transcript = transcript;
+                    state.run.insert(run).resume(moment)
+                })
+            }
+        }
+    }
+
+    fn moment(&self) -> Moment {
+        let now = self.ctx.workflow_time().and_then(|time| time.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
+        let now_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+        Moment { now_ms, history_is_long: self.ctx.continue_as_new_suggested() }
+    }
+
+    /// Whatever comes first: an activity or a timer, a message, the cancellation of the execution.
+    async fn next(&mut self) -> (Option<Happened>, bool) {
+        let apart = WaitConditionOptions::builder().cancellation_token(WorkflowCancellationToken::new()).build();
+        let mut message = pin!(self.ctx.wait_condition_with_options(|state| !state.inbox.is_empty(), apart));
+        let mut cancelled = pin!(self.ctx.cancelled());
+        let (tasks, cancel_seen) = (&mut self.tasks, self.cancel_seen);
+        poll_fn(|cx| {
+            if let Poll::Ready(happened) = tasks.poll_next(cx) {
+                return Poll::Ready((Some(happened), false));
+            }
+            if message.as_mut().poll(cx).is_ready() {
+                return Poll::Ready((None, false));
+            }
+            if !cancel_seen && cancelled.as_mut().poll(cx).is_ready() {
+                return Poll::Ready((None, true));
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    fn react(&mut self, happened: Option<Happened>, cancelled: bool) {
+        if cancelled {
+            self.cancel_seen = true;
+            self.apply(Event::CancelRequested);
+        } else if let Some(happened) = happened {
+            self.happened(happened);
+        } else if let Some(message) = self.ctx.state_mut(|state| state.inbox.pop_front()) {
+            let event = self.event_of(message);
+            self.apply(event);
+        }
+    }
+
+    fn happened(&mut self, happened: Happened) {
+        if let Some(audit) = happened.audit {
+            self.ctx.state_mut(|state| state.run.as_mut().map(|run| run.witness(audit)));
+        }
+        let Some(event) = happened.event else { return };
+        self.ctx.state_mut(|state| match &event {
+            Event::ModelReplied(turn) => state.transcript.replied(turn),
+            Event::ToolReturned { call, outcome } | Event::OutcomeResolved { call, outcome } => {
+                state.transcript.returned(*call, outcome);
+            }
+            _ => {}
+        });
+        self.apply(event);
+    }
+
+    fn event_of(&mut self, message: Message) -> Event {
+        match message {
+            Message::Decision { decision, update } => {
+                let ticket = self.ticket();
+                if let Some(update) = update {
+                    self.updates.insert(ticket, update);
+                }
+                Event::DecisionReceived { ticket, decision }
+            }
+            Message::Resolution(resolution) => Event::ResolutionReceived { ticket: self.ticket(), resolution },
+            Message::Halt(halt) => Event::HaltRequested(halt),
+            Message::Refused(reason) => Event::MessageRefused { reason },
+        }
+    }
+
+    fn ticket(&self) -> Ticket {
+        self.ctx.state_mut(|state| state.run.as_mut().map(AgentRun::ticket)).unwrap_or_default()
+    }
+
+    /// An event that the run's state excludes is a defect of this program. The run is stopped, not wedged.
+    fn apply(&mut self, event: Event) {
+        let moment = self.moment();
+        let applied = self.ctx.state_mut(|state| state.run.as_mut().map(|run| run.apply(event, moment)));
+        match applied {
+            Some(Ok(commands)) => self.carry_out(commands),
+            Some(Err(unexpected)) => self.result = Some(self.internal(unexpected.to_string())),
+            None => {}
+        }
+    }
+
+    fn internal(&self, detail: String) -> AgentResult {
+        let result = self.run(AgentRun::result);
+        AgentResult { state: RunState::Failed, reason: Some(EndReason::Internal), detail: Some(detail), ..result }
+    }
+
+    /// Reads the run, which is there from [`Driver::begin`] on.
+    #[expect(clippy::expect_used, reason = "begin sets it before anything else, and nothing takes it away")]
+    fn run<R>(&self, read: impl FnOnce(&AgentRun) -> R) -> R {
+        self.ctx.state(|state| read(state.run.as_ref().expect("the run has begun")))
+    }
+
+    fn details(&self) -> String {
+        self.run(|run| render::details(run, self.ctx.workflow_id()))
+    }
+
+    fn carry_out(&mut self, commands: Vec<Command>) {
+        self.continue_as_new = false;
+        for command in commands {
+            self.perform(command);
+        }
+    }
+
+    fn perform(&mut self, command: Command) {
+        match command {
+            Command::OpenRun => self.open_run(),
+            Command::InvokeModel { turn, transcript, append } => self.invoke_model(turn, transcript, append),
+            Command::CallTool { call, released_by } => self.call_tool(call, released_by.as_ref()),
+            Command::ResolveOutcome { call } => self.look_up(call),
+            Command::ReviewApproval { call, subject } => self.review_approval(call, subject),
+            Command::ReviewInstruction { ticket, resolution } => self.review_instruction(ticket, resolution),
+            Command::StartTimer { request, deadline_ms } => self.start_timer(request, deadline_ms),
+            Command::CancelTimer { request } => {
+                if let Some(token) = self.timers.remove(&request) {
+                    token.cancel();
+                }
+            }
+            Command::CancelEffects => self.effects.cancel(),
+            Command::Publish => self.run(|run| search_attributes::publish(self.ctx, run)),
+            Command::Reply { ticket, answer } => {
+                if let Some(update) = self.updates.remove(&ticket) {
+                    self.ctx.state_mut(|state| state.answers.insert(update, answer));
+                }
+            }
+            Command::CloseRun(closing) => self.close_run(*closing),
+            Command::ContinueAsNew => self.continue_as_new = true,
+            Command::Finish(result) => self.result = Some(*result),
+        }
+    }
+
+    fn start_timer(&mut self, request: RequestId, deadline_ms: u64) {
+        let token = WorkflowCancellationToken::new();
+        self.timers.insert(request.clone(), token.clone());
+        let wait = Duration::from_millis(deadline_ms.saturating_sub(self.moment().now_ms));
+        let timer = TimerOptions::builder(wait)
+            .summary(format!("approval deadline {request}"))
+            .cancellation_token(token)
+            .build();
+        let ctx = self.ctx;
+        self.tasks.push(async move {
+            match ctx.timer(timer).await {
+                TimerResult::Fired => Happened::event(Event::DeadlineReached { request }),
+                TimerResult::Cancelled => Happened::nothing(),
+            }
+        });
+    }
+
+    /// Waits for handlers. A message that arrives meanwhile is taken in first.
+    async fn may_continue(&self) -> bool {
+        let ctx = self.ctx.clone();
+        let apart = WaitConditionOptions::builder().cancellation_token(WorkflowCancellationToken::new()).build();
+        let idle =
+            self.ctx.wait_condition_with_options(move |s| ctx.all_handlers_finished() || !s.inbox.is_empty(), apart);
+        let waited = idle.await.is_ok();
+        waited && self.ctx.state(|state| state.inbox.is_empty())
+    }
+
+    fn continue_as_new(self) -> WorkflowResult<AgentResult> {
+        let snapshot =
+            self.ctx.state(|state| state.run.clone().map(|run| Snapshot { run, transcript: state.transcript.clone() }));
+        let json = serde_json::to_vec(&serde_json::json!({ "continue": snapshot }))
+            .map_err(|error| WorkflowTermination::from(failure!(error.to_string(), EndReason::Internal).build()))?;
+        match self.ctx.continue_as_new(Lenient::json(json), ContinueAsNewOptions::default())? {}
+    }
+
+    async fn end(self, result: AgentResult) -> WorkflowResult<AgentResult> {
+        let ctx = self.ctx.clone();
+        let apart = WaitConditionOptions::builder().cancellation_token(WorkflowCancellationToken::new()).build();
+        self.ctx.wait_condition_with_options(move |_| ctx.all_handlers_finished(), apart).await?;
+        match result.state {
+            RunState::Cancelled => Err(WorkflowTermination::cancelled_with_details(result)),
+            RunState::Failed => {
+                let reason = result.reason.unwrap_or(EndReason::Internal);
+                let detail = result.detail.clone().unwrap_or_default();
+                let message = format!("run ended as {}: {detail}", reason.as_str());
+                Err(failure!(message, reason).details(result).build().into())
+            }
+            RunState::Completed
+            | RunState::Stopped
+            | RunState::Running
+            | RunState::AwaitingApproval
+            | RunState::AwaitingAnswer
+            | RunState::OutcomeUnknown
+            | RunState::Paused => Ok(result),
+        }
+    }
+}

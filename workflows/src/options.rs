@@ -1,0 +1,111 @@
+//! One table: timeouts, heartbeat, retries and Web UI summary of each activity.
+//!
+//! Every activity heartbeats, so a dead worker is noticed after [`HEARTBEAT_TIMEOUT`] whatever the effect may take, and
+//! is retried until an outage has lasted `outage_max_secs`. What must not be retried says so in its failure.
+
+use std::time::Duration;
+
+use mandate_domain::{
+    RequestId, RunLimits, ToolCallId,
+    agent_run::{Call, ResolveCall},
+    render,
+};
+use temporalio_workflow::{
+    ActivityCancellationType, ActivityCloseTimeouts, ActivityOptions, RetryPolicy, WorkflowCancellationToken,
+};
+
+/// A worker that sends no heartbeat for so long is taken for dead.
+const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time for everything in an activity that is not the effect itself: connecting, store, policy.
+const MARGIN: Duration = Duration::from_secs(60);
+/// One attempt of an activity that only touches the store.
+const STORE_ATTEMPT: Duration = Duration::from_secs(60);
+/// How long the store is asked what became of a lost call. The outage has lasted long already.
+const LOOK_UP: Duration = Duration::from_secs(300);
+/// Longest summary in characters. Temporal shows one line.
+const SUMMARY_CHARS_MAX: usize = 100;
+
+/// What an activity may take and how it shows.
+struct Row {
+    attempt: Duration,
+    overall: Duration,
+    summary: String,
+}
+
+impl Row {
+    fn options(self, token: WorkflowCancellationToken) -> ActivityOptions {
+        let retries = RetryPolicy::builder()
+            .initial_interval(Duration::from_secs(1))
+            .backoff_coefficient(2.0)
+            .maximum_interval(Duration::from_secs(30))
+            .build();
+        let timeouts = ActivityCloseTimeouts::ScheduleAndStartToClose {
+            schedule_to_close: self.overall.max(self.attempt),
+            start_to_close: self.attempt,
+        };
+        let summary: String = render::escape_line(&self.summary).chars().take(SUMMARY_CHARS_MAX).collect();
+        ActivityOptions::with_close_timeouts(timeouts)
+            .heartbeat_timeout(HEARTBEAT_TIMEOUT)
+            .cancellation_type(ActivityCancellationType::WaitCancellationCompleted)
+            .cancellation_token(token)
+            .retry_policy(retries)
+            .summary(summary)
+            .build()
+    }
+}
+
+fn outage(limits: &RunLimits) -> Duration {
+    Duration::from_secs(limits.outage_max_secs)
+}
+
+pub(crate) fn open_run(agent: &str, limits: &RunLimits, token: WorkflowCancellationToken) -> ActivityOptions {
+    Row { attempt: STORE_ATTEMPT + MARGIN, overall: outage(limits), summary: format!("open · {agent}") }.options(token)
+}
+
+pub(crate) fn invoke_model(
+    turn: u32,
+    model: &str,
+    limits: &RunLimits,
+    token: WorkflowCancellationToken,
+) -> ActivityOptions {
+    let attempt = Duration::from_secs(limits.model_timeout_secs) + MARGIN;
+    Row { attempt, overall: outage(limits) + attempt, summary: format!("turn {turn} · {model}") }.options(token)
+}
+
+pub(crate) fn call_tool(
+    call: &Call,
+    released_by: Option<&RequestId>,
+    limits: &RunLimits,
+    token: WorkflowCancellationToken,
+) -> ActivityOptions {
+    let timeout = call.timeout_secs.unwrap_or(limits.tool_timeout_max_secs).min(limits.tool_timeout_max_secs);
+    let attempt = Duration::from_secs(timeout) + MARGIN;
+    let released = released_by.map(|request| format!(" · released by {request}")).unwrap_or_default();
+    let summary = format!("{}{released}", call.tool);
+    Row { attempt, overall: outage(limits) + attempt, summary }.options(token)
+}
+
+pub(crate) fn look_up(call: ToolCallId, token: WorkflowCancellationToken) -> ActivityOptions {
+    Row { attempt: STORE_ATTEMPT, overall: LOOK_UP, summary: format!("what became of {call}?") }.options(token)
+}
+
+pub(crate) fn review_approval(
+    request: &RequestId,
+    limits: &RunLimits,
+    token: WorkflowCancellationToken,
+) -> ActivityOptions {
+    Row { attempt: STORE_ATTEMPT, overall: outage(limits), summary: format!("review {request}") }.options(token)
+}
+
+pub(crate) fn review_instruction(
+    resolution: &ResolveCall,
+    limits: &RunLimits,
+    token: WorkflowCancellationToken,
+) -> ActivityOptions {
+    Row { attempt: STORE_ATTEMPT, overall: outage(limits), summary: format!("resolve {}", resolution.call) }
+        .options(token)
+}
+
+pub(crate) fn close_run(state: &str, limits: &RunLimits, token: WorkflowCancellationToken) -> ActivityOptions {
+    Row { attempt: STORE_ATTEMPT, overall: outage(limits), summary: format!("close · {state}") }.options(token)
+}

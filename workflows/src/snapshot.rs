@@ -1,0 +1,167 @@
+//! What a run carries into its next execution, and what its queries show.
+
+use std::collections::VecDeque;
+
+use mandate_domain::{Address, AgentRun, ModelTurn, ToolCallId, ToolCallOutcome, Usage, agent_run::CallState, render};
+use serde::{Deserialize, Serialize};
+
+/// Input of the next execution: `{"continue": …}`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// The run.
+    pub run: AgentRun,
+    /// The last messages.
+    #[serde(default)]
+    pub transcript: Transcript,
+}
+
+/// The last messages, for the query `transcript`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Transcript(VecDeque<Line>);
+
+/// One message as the query shows it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Line {
+    /// `assistant` or `tool`.
+    role: String,
+    /// The call that a tool message answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    call: Option<ToolCallId>,
+    /// Address of the content.
+    digest: Address,
+    /// Its beginning.
+    preview: String,
+}
+
+/// How many messages are kept.
+const LINES_MAX: usize = 50;
+/// How much of each is kept, in characters.
+const PREVIEW_CHARS_MAX: usize = 200;
+
+impl Transcript {
+    /// Takes note of a model's reply.
+    pub fn replied(&mut self, turn: &ModelTurn) {
+        let preview = turn.text.as_ref().map(|text| text.shown()).unwrap_or_default();
+        self.push("assistant", None, turn.transcript.clone(), preview);
+    }
+
+    /// Takes note of a call's result.
+    pub fn returned(&mut self, call: ToolCallId, outcome: &ToolCallOutcome) {
+        if let ToolCallOutcome::Returned { result, .. } | ToolCallOutcome::Refused { result, .. } = outcome {
+            self.push("tool", Some(call), result.address.clone(), result.shown());
+        }
+    }
+
+    fn push(&mut self, role: &str, call: Option<ToolCallId>, digest: Address, text: &str) {
+        if self.0.len() == LINES_MAX {
+            self.0.pop_front();
+        }
+        let preview = text.chars().take(PREVIEW_CHARS_MAX).collect();
+        self.0.push_back(Line { role: role.to_owned(), call, digest, preview });
+    }
+}
+
+/// Answer of the query `status`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Status {
+    /// `MandateState`.
+    pub state: String,
+    /// The agent.
+    pub agent: String,
+    /// Turns so far.
+    pub turn: u32,
+    /// Tool calls so far.
+    pub tool_calls: u32,
+    /// Tokens so far.
+    pub usage: Usage,
+    /// Audit records so far.
+    pub audit_records: u64,
+    /// Requests that wait for people.
+    pub waiting: Vec<String>,
+    /// Calls whose outcome nobody knows.
+    pub unknown_outcomes: Vec<ToolCallId>,
+    /// Messages that were refused.
+    pub refused_messages: u64,
+    /// Why the last one was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_refusal: Option<String>,
+}
+
+impl Status {
+    /// Of a run.
+    #[must_use]
+    pub fn of(run: &AgentRun) -> Self {
+        let (refused_messages, last_refusal) = run.refused_messages();
+        let unknown = |state: &CallState| matches!(state, CallState::Unknown { .. });
+        Self {
+            state: run.state().as_str().to_owned(),
+            agent: run.agent().to_string(),
+            turn: run.turn(),
+            tool_calls: run.tool_calls(),
+            usage: run.usage(),
+            audit_records: run.audit().records,
+            waiting: run.waiting_requests().map(|waiting| waiting.request.id.to_string()).collect(),
+            unknown_outcomes: run.calls().iter().filter(|call| unknown(&call.state)).map(|call| call.id).collect(),
+            refused_messages,
+            last_refusal: last_refusal.map(str::to_owned),
+        }
+    }
+}
+
+/// One request in the answer of the query `pending`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PendingRequest {
+    /// The id that a decision has to name.
+    pub request_id: String,
+    /// The call.
+    pub call: ToolCallId,
+    /// The tool. Foreign text.
+    pub tool: String,
+    /// The arguments as canonical JSON. Foreign text.
+    pub arguments: String,
+    /// Address of the arguments.
+    pub arguments_digest: Address,
+    /// The policy that asks.
+    pub gate: String,
+    /// Why it asks.
+    pub reason: String,
+    /// Groups whose members may decide.
+    pub approvers: Vec<String>,
+    /// Different people who approved so far.
+    pub votes: u32,
+    /// Different people who have to.
+    pub quorum: u32,
+    /// Until when, UTC.
+    pub deadline: String,
+    /// The card, in Markdown.
+    pub card: String,
+    /// The commands to approve and to reject.
+    pub commands: Vec<String>,
+}
+
+impl PendingRequest {
+    /// All of a run, oldest first.
+    #[must_use]
+    pub fn all(run: &AgentRun, workflow_id: &str) -> Vec<Self> {
+        let one = |waiting: &mandate_domain::agent_run::WaitingRequest| {
+            let request = &waiting.request;
+            Self {
+                request_id: request.id.to_string(),
+                call: request.call,
+                tool: request.tool.clone(),
+                arguments: request.arguments_shown.clone(),
+                arguments_digest: request.arguments.clone(),
+                gate: request.gate.id.to_string(),
+                reason: request.gate.reason.clone(),
+                approvers: request.gate.approvers.iter().map(ToString::to_string).collect(),
+                votes: waiting.votes,
+                quorum: request.gate.quorum,
+                deadline: render::utc(waiting.deadline_ms),
+                card: render::request_card(workflow_id, waiting),
+                commands: render::decide_commands(workflow_id, request.id.as_str()).to_vec(),
+            }
+        };
+        run.waiting_requests().map(one).collect()
+    }
+}
