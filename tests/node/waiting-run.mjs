@@ -33,8 +33,13 @@ try {
   await page.setViewport({ width: 1400, height: 2000 });
   await page.goto(url, { waitUntil: "domcontentloaded", timeout: DEADLINE_MS });
   try {
-    // Text inside code editors and collapsed parts is in the document even where it is not laid out.
-    await page.waitForFunction((wanted) => document.body?.textContent.includes(wanted), { timeout: DEADLINE_MS, polling: POLL_MS }, text);
+    // Details are rendered only once their part is opened, so every closed "Details" part is opened on the way.
+    await page.waitForFunction((wanted) => {
+      if (document.body?.textContent.includes(wanted)) return true;
+      const closed = document.querySelectorAll('[aria-expanded="false"]');
+      for (const part of closed) if (/details/i.test(part.textContent)) part.click();
+      return false;
+    }, { timeout: DEADLINE_MS, polling: POLL_MS }, text);
     found = true;
   } catch (error) {
     problem = error.message;
