@@ -33,11 +33,12 @@ try {
   await page.setViewport({ width: 1400, height: 2000 });
   await page.goto(url, { waitUntil: "domcontentloaded", timeout: DEADLINE_MS });
   try {
-    // Details are rendered only once their part is opened, so every closed "Details" part is opened on the way.
+    // The Web UI shows summary, details and current details on a tab of its own, which is opened first.
     await page.waitForFunction((wanted) => {
       if (document.body?.textContent.includes(wanted)) return true;
-      const closed = document.querySelectorAll('[aria-expanded="false"]');
-      for (const part of closed) if (/details/i.test(part.textContent)) part.click();
+      const tabs = [...document.querySelectorAll('a, button, [role="tab"]')];
+      const tab = tabs.find((tab) => /^\s*User Metadata\s*$/.test(tab.textContent));
+      if (tab && !location.pathname.endsWith("metadata")) tab.click();
       return false;
     }, { timeout: DEADLINE_MS, polling: POLL_MS }, text);
     found = true;
