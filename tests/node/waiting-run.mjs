@@ -33,15 +33,21 @@ try {
   await page.setViewport({ width: 1400, height: 2000 });
   await page.goto(url, { waitUntil: "domcontentloaded", timeout: DEADLINE_MS });
   try {
-    // The Web UI shows summary, details and current details on a tab of its own, which is opened first.
-    await page.waitForFunction((wanted) => {
-      if (document.body?.textContent.includes(wanted)) return true;
-      const tabs = [...document.querySelectorAll('a, button, [role="tab"]')];
-      const tab = tabs.find((tab) => /^\s*User Metadata\s*$/.test(tab.textContent));
-      if (tab && !location.pathname.endsWith("metadata")) tab.click();
-      return false;
-    }, { timeout: DEADLINE_MS, polling: POLL_MS }, text);
-    found = true;
+    // Summary, details and current details are on a tab of their own, rendered as Markdown in frames.
+    const deadline = Date.now() + DEADLINE_MS;
+    while (!found && Date.now() < deadline) {
+      await page.evaluate(() => {
+        const tab = [...document.querySelectorAll("a, button")].find((tab) => /^\s*User Metadata\s*$/.test(tab.textContent));
+        if (tab && !location.pathname.endsWith("/user-metadata")) tab.click();
+      });
+      for (const frame of page.frames()) {
+        // A frame that is being replaced cannot be read; the next round reads its successor.
+        const content = await frame.evaluate(() => document.body?.textContent ?? "").catch(() => "");
+        found ||= content.includes(text);
+      }
+      if (!found) await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+    }
+    if (!found) problem = "the text did not appear";
   } catch (error) {
     problem = error.message;
   }
