@@ -1,1 +1,3 @@
-//! mandate worker
+//! The `mandate` program: configuration, commands, registration, shutdown. It decides nothing.
+
+pub mod config;
