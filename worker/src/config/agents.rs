@@ -39,9 +39,12 @@ pub(super) fn read(problems: &Problems, folder: &Path, known: &Known<'_>) -> BTr
     let mut folders = vec![(PathBuf::from("tenants"), 0)];
     while let Some((path, depth)) = folders.pop() {
         let inside = entries(problems, folder, &path);
-        if depth == AGENT_DEPTH {
+        let has_agent = |at: &Path| folder.join(at).join(AGENT_FILE).exists();
+        // A folder that only leads to an agent further down is reported there.
+        let leads_deeper = !has_agent(&path) && inside.iter().any(|entry| has_agent(entry));
+        if depth == AGENT_DEPTH && !leads_deeper {
             agents.extend(read_agent(problems, folder, &path, known).map(|agent| (agent.name.clone(), agent)));
-        } else if folder.join(&path).join(AGENT_FILE).exists() {
+        } else if depth != AGENT_DEPTH && has_agent(&path) {
             problems.file(&path.join(AGENT_FILE), "an agent stands at the wrong depth", Some(WHERE));
         }
         if depth < DEPTH_MAX {

@@ -77,19 +77,24 @@ impl ConfigErrors {
 }
 
 fn plain_line(folder: &Path, problem: &ConfigProblem) -> String {
-    if let ConfigProblem::File { path, message, help } = problem {
-        return format!("{}: {message}{}", folder.join(path).display(), with_help(help.as_deref()));
-    }
     let help = with_help(problem.help().map(|help| help.to_string()).as_deref());
-    let place = problem.labels().and_then(|mut labels| labels.next()).and_then(|label| {
-        let contents = problem.source_code()?.read_span(label.inner(), 0, 0).ok()?;
-        let name = contents.name()?.to_owned();
-        Some((name, contents.line() + 1, contents.column() + 1))
-    });
-    match place {
-        Some((name, line, column)) => format!("{}:{line}:{column}: {problem}{help}", folder.join(name).display()),
-        None => format!("{problem}{help}"),
+    match problem {
+        ConfigProblem::Text { message, at, source_code, .. } => {
+            let (line, column) = line_and_column(source_code.inner(), at.offset());
+            format!("{}:{line}:{column}: {message}{help}", folder.join(source_code.name()).display())
+        }
+        // Their own text begins with the place.
+        ConfigProblem::File { .. } | ConfigProblem::Policy(_) => {
+            format!("{}{help}", folder.join(problem.to_string()).display())
+        }
     }
+}
+
+/// Both count from 1; columns count characters.
+fn line_and_column(text: &str, offset: usize) -> (usize, usize) {
+    let before = text.get(..offset).unwrap_or(text);
+    let line = before.matches('\n').count() + 1;
+    (line, before.rsplit('\n').next().unwrap_or_default().chars().count() + 1)
 }
 
 fn with_help(help: Option<&str>) -> String {

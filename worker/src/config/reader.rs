@@ -265,14 +265,14 @@ impl<'p> Table<'p> {
         number.value
     }
 
-    /// A list of texts that may be absent.
+    /// A list of texts that may be absent. With one item wrong there is none: half a list would only be reported again.
     pub(super) fn texts(&mut self, key: &str) -> Option<At<Vec<At<String>>>> {
         let (value, place) = self.take(key)?;
         let Value::List(items) = value else {
             self.wrong_type(&place, key, "an array of strings", &value);
             return None;
         };
-        let mut texts = Vec::new();
+        let (written, mut texts) = (items.len(), Vec::new());
         for (item, span) in items {
             let spot = self.spot(span);
             match item {
@@ -280,7 +280,7 @@ impl<'p> Table<'p> {
                 other => self.wrong_type(&spot, key, "an array of strings", &other),
             }
         }
-        Some(At { value: texts, place })
+        (texts.len() == written).then_some(At { value: texts, place })
     }
 
     /// A list of texts that must be there; it may be empty.

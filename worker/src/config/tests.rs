@@ -3,7 +3,11 @@
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
 use mandate_activities::catalog::{EnvValue, ModelSettings, SecretRef};
-use mandate_domain::{AgentName, ToolName};
+use mandate_domain::{
+    AgentName, PersonId, ToolName,
+    policy::{PolicyAction, PolicyOutcome, PolicyRequest},
+};
+use serde_json::json;
 use tempfile::TempDir;
 
 use super::*;
@@ -109,7 +113,7 @@ fn check(file: &str, old: &str, new: &str, place: &str, words: &[&str]) {
     let before = fs::read_to_string(fixture.folder().join(file)).unwrap_or_default();
     assert!(before.contains(old), "{file} has no {old:?}");
     fixture.write(file, before.replacen(old, new, 1));
-    let errors = fixture.errors();
+    let Err(errors) = fixture.load() else { panic!("{file} loads with {new:?}") };
     let lines = errors.plain_lines();
     assert_eq!(lines.len(), 1, "{lines:#?}");
     assert!(lines[0].starts_with(&format!("{}/{place}: ", fixture.folder().display())), "{place}: {lines:#?}");
@@ -159,7 +163,7 @@ fn a_bad_root_file_is_reported_where_it_is_bad() {
 
 #[test]
 fn a_bad_tool_is_reported_where_it_is_bad() {
-    let check = |old, new, place: &str, words: &[&str]| {
+    let check = |old: &str, new: &str, place: &str, words: &[&str]| {
         check(TOOL_FILE, old, new, &format!("{TOOL_FILE}:{place}"), words);
     };
     check("read_only", "readonly", "5:1", &["unknown key `readonly`", "did you mean `read_only`?"]);
@@ -173,7 +177,9 @@ fn a_bad_tool_is_reported_where_it_is_bad() {
         "7:9",
         &["unknown tool `orders.reed`", "did you mean `orders.read`?"],
     );
-    check("[mcp]", "check = \"orders.read\"\n[mcp]", "7:9", &["does not take", "idempotency_key"]);
+    let own_check = "check = \"orders.read\"\ninput_schema = { type = \"object\", additionalProperties = false }\n";
+    let own_check = format!("{own_check}mcp = {{ server = \"refunds\", tool = \"read_order\" }}\n#");
+    check(&TOOL[TOOL.find("[mcp]").unwrap()..], &own_check, "7:9", &["does not take", "idempotency_key"]);
     check("[mcp]", "timeout_secs = 301\n[mcp]", "7:16", &["from 1 to 300", "tool_timeout_max_secs"]);
     check("[mcp]", "settles_within_secs = 1\n[mcp]", "7:23", &["there is no `check`"]);
     check("[mcp]", "destructive = true\n[mcp]", "7:15", &["`read_only` tool cannot be `destructive`"]);
@@ -190,7 +196,7 @@ fn a_bad_tool_is_reported_where_it_is_bad() {
 
 #[test]
 fn a_bad_agent_is_reported_where_it_is_bad() {
-    let check = |old, new, place: &str, words: &[&str]| {
+    let check = |old: &str, new: &str, place: &str, words: &[&str]| {
         check(AGENT_FILE, old, new, &format!("{AGENT_FILE}:{place}"), words);
     };
     check("orders.read", "orders.reed", "9:10", &["unknown tool `orders.reed`", "did you mean `orders.read`?"]);
@@ -223,7 +229,7 @@ fn a_bad_folder_is_reported_by_its_path() {
         }
     };
     check("tenants/acme/agent.toml", AGENT.as_bytes(), &["tenants/acme/agent.toml", "wrong depth", "<unit>"]);
-    check("tenants/acme/a/b/c/agent.toml", AGENT.as_bytes(), &["acme/a/b/agent.toml", "missing"]);
+    check("tenants/acme/a/b/c/agent.toml", AGENT.as_bytes(), &["acme/a/b/c/agent.toml", "wrong depth"]);
     check("tenants/Acme/a/b/instructions.md", b"", &["tenants/Acme/a/b/agent.toml", "missing"]);
     check(INSTRUCTIONS_FILE, b" \n", &[INSTRUCTIONS_FILE, "empty"]);
     check(INSTRUCTIONS_FILE, &[b'a'; 65 * 1024], &[INSTRUCTIONS_FILE, "longer than 65536 bytes"]);
@@ -357,11 +363,93 @@ price = { input_micros_per_million = 1, output_micros_per_million = 2 }
 }
 
 #[test]
-fn the_example_folder_loads() {
+fn policies_are_loaded_against_tools_and_groups() {
+    let fixture = Fixture::new();
+    let policy = "@id(\"large\")
+@reason(\"a person decides\")
+@decision(\"require_approval\")
+@approvers(\"finance-leeds\")
+forbid (principal, action == Mandate::Action::\"orders.read\", resource)
+unless { context.approved.contains(\"large\") };
+";
+    fixture.write("policies/a.cedar", policy);
+    let errors = fixture.errors();
+    let lines = errors.plain_lines();
+    assert_eq!(lines.len(), 1, "{lines:#?}");
+    let place = format!("{}/policies/a.cedar:", fixture.folder().display());
+    assert!(lines[0].starts_with(&place) && lines[0].contains("`finance-leeds`"), "{lines:#?}");
+    assert!(lines[0].contains("`finance-leads`"), "{lines:#?}");
+    assert!(rendered(&errors).contains("a.cedar:"), "{}", rendered(&errors));
+}
+
+/// The example, with a program that stands for its tool server.
+fn example() -> (TempDir, Config) {
     let programs = tempfile::tempdir().unwrap();
     write_program(&programs.path().join("refunds-mcp"));
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/refunds");
     let config = Config::load(&folder, programs.path()).map_err(|errors| rendered(&errors)).unwrap();
+    (programs, config)
+}
+
+#[test]
+fn the_example_policies_decide_as_its_readme_says() {
+    let (_programs, config) = example();
+    let decide = |tool: &str, arguments: serde_json::Value, approved: &[&str]| {
+        let request = PolicyRequest {
+            agent: &AgentName::parse("acme/support/refunds").unwrap(),
+            agent_owner: &PersonId::parse("support@acme.example").unwrap(),
+            on_behalf_of: &PersonId::parse("ana@acme.example").unwrap(),
+            workflow_id: "w",
+            action: PolicyAction::CallTool {
+                tool: &config.catalog.tools[&ToolName::parse(tool).unwrap()],
+                arguments: arguments.as_object().unwrap(),
+            },
+            approved: &approved.iter().map(|id| id.parse().unwrap()).collect(),
+        };
+        match config.catalog.policy.decide(&request).outcome {
+            PolicyOutcome::Allow => "allow".to_owned(),
+            PolicyOutcome::Deny => "deny".to_owned(),
+            PolicyOutcome::RequireApproval(gates) => format!("{} gate", gates.len()),
+        }
+    };
+    let refund = |cents: u64, currency: &str, approved: &[&str]| {
+        let arguments = json!({"order_id": "o1", "amount_cents": cents, "currency": currency});
+        decide("payments.refund", arguments, approved)
+    };
+    assert_eq!(refund(10_000, "EUR", &[]), "allow");
+    assert_eq!(refund(10_001, "EUR", &[]), "1 gate");
+    assert_eq!(refund(10_001, "EUR", &["refund.large"]), "allow");
+    assert_eq!(refund(500_000, "EUR", &[]), "1 gate");
+    assert_eq!(refund(500_001, "EUR", &["refund.large"]), "deny");
+    assert_eq!(refund(100, "USD", &[]), "deny");
+    assert_eq!(decide("clock", json!({}), &[]), "allow");
+    assert_eq!(decide("orders.read", json!({"order_id": "o1"}), &[]), "allow");
+}
+
+#[test]
+fn the_example_script_calls_offered_tools_and_one_of_them_wrongly() {
+    let (_programs, config) = example();
+    let script = fs::read_to_string(config.folder.join("scripts/refunds.toml")).unwrap();
+    let script: toml::Table = toml::from_str(&script).unwrap();
+    let replies = script["conversation"].as_array().unwrap().iter().flat_map(|one| one["reply"].as_array().unwrap());
+    let calls: Vec<_> = replies.filter_map(|reply| reply.get("calls")?.as_array()).flatten().collect();
+    let agent = &config.catalog.agents[&AgentName::parse("acme/support/refunds").unwrap()];
+    let mut wrong = Vec::new();
+    for call in &calls {
+        let name = ToolName::parse(call["tool"].as_str().unwrap()).unwrap();
+        assert!(agent.tools.contains(&name), "{name}");
+        let arguments = serde_json::to_value(&call["arguments"]).unwrap();
+        if !jsonschema::is_valid(&config.catalog.tools[&name].input_schema, &arguments) {
+            wrong.push(arguments);
+        }
+    }
+    assert_eq!(wrong, [json!({"order": "o4"})]);
+    assert_eq!(calls.len(), 12);
+}
+
+#[test]
+fn the_example_folder_loads() {
+    let (programs, config) = example();
     let summary = config.summary();
     assert_eq!((summary.agents.len(), summary.tools.len(), summary.policy_files), (1, 5, 1));
     assert_eq!(config.catalog.servers[&"refunds".parse().unwrap()].program, programs.path().join("refunds-mcp"));
