@@ -37,7 +37,7 @@ fn read_scripted(table: &mut Table<'_>, folder: &Path) -> Option<ModelSettings> 
 }
 
 fn read_openai(table: &mut Table<'_>, folder: &Path) -> Option<ModelSettings> {
-    let base_url = table.required_text("base_url").and_then(|url| checked_url(table, url));
+    let base_url = table.required_text("base_url").and_then(|url| checked_url(table, &url));
     let model = table.required_text("model");
     let api_key = read_secret(table, "api_key", folder);
     let max_output_tokens = table.number_within("max_output_tokens", 1..=10_000_000, OUTPUT_TOKENS_MAX);
@@ -51,7 +51,7 @@ fn read_openai(table: &mut Table<'_>, folder: &Path) -> Option<ModelSettings> {
     })
 }
 
-fn checked_url(table: &Table<'_>, url: At<String>) -> Option<String> {
+fn checked_url(table: &Table<'_>, url: &At<String>) -> Option<String> {
     let rest = url.value.strip_prefix("https://").or_else(|| url.value.strip_prefix("http://"));
     let host = rest.and_then(|rest| rest.split('/').next()).unwrap_or_default();
     if host.contains('@') {

@@ -275,9 +275,10 @@ impl<'p> Table<'p> {
         let (written, mut texts) = (items.len(), Vec::new());
         for (item, span) in items {
             let spot = self.spot(span);
-            match item {
-                Value::Text(value) => texts.push(At { value, place: spot }),
-                other => self.wrong_type(&spot, key, "an array of strings", &other),
+            if let Value::Text(value) = item {
+                texts.push(At { value, place: spot });
+            } else {
+                self.wrong_type(&spot, key, "an array of strings", &item);
             }
         }
         (texts.len() == written).then_some(At { value: texts, place })

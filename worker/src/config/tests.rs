@@ -232,7 +232,7 @@ fn a_bad_folder_is_reported_by_its_path() {
     check("tenants/acme/a/b/c/agent.toml", AGENT.as_bytes(), &["acme/a/b/c/agent.toml", "wrong depth"]);
     check("tenants/Acme/a/b/instructions.md", b"", &["tenants/Acme/a/b/agent.toml", "missing"]);
     check(INSTRUCTIONS_FILE, b" \n", &[INSTRUCTIONS_FILE, "empty"]);
-    check(INSTRUCTIONS_FILE, &[b'a'; 65 * 1024], &[INSTRUCTIONS_FILE, "longer than 65536 bytes"]);
+    check(INSTRUCTIONS_FILE, "a".repeat(65 * 1024).as_bytes(), &[INSTRUCTIONS_FILE, "longer than 65536 bytes"]);
     check(INSTRUCTIONS_FILE, b"good\nbad \xff", &["instructions.md:2:5", "not UTF-8"]);
     check(AGENT_FILE, b"\xff", &["agent.toml:1:1", "not UTF-8"]);
     check("policies/a.cedar", b"\n\xff", &["policies/a.cedar:2:1", "not UTF-8"]);
