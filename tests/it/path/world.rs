@@ -252,6 +252,22 @@ impl World {
         assert!(self.effect(effect).await.is_some());
     }
 
+    /// As if the worker had died before it recorded the outcome: a claim, an intent and nothing after them. The audit
+    /// chain's tail goes with it, back to the intent.
+    pub(super) async fn lose_outcome(&self, effect: &str) {
+        let key = format!("{effect}/intent/1");
+        for statement in [
+            "DELETE FROM records WHERE sequence > (SELECT sequence FROM records WHERE record_key = $1)",
+            "UPDATE chains SET records = (SELECT sequence FROM records WHERE record_key = $1),
+                 head = (SELECT hash FROM records WHERE record_key = $1)",
+        ] {
+            self.write(statement, &key).await;
+        }
+        self.write("UPDATE effects SET state = 'open', outcome = NULL, settled_epoch = NULL WHERE effect = $1", effect)
+            .await;
+        self.write("DELETE FROM replies WHERE $1 != ''", effect).await;
+    }
+
     /// State and epoch of an effect.
     pub(super) async fn effect(&self, effect: &str) -> Option<(String, i64)> {
         let mut database = self.open("var/mandate.db").await.unwrap();
