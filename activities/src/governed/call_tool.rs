@@ -13,7 +13,7 @@ use mandate_domain::{
 use mandate_workflows::contract::{CallPurpose, CallToolInput, CallToolOutput};
 use serde_json::{Map, Value};
 
-use super::{Admitted, Governed, RecordedPermit, claim::Subject, failpoint};
+use super::{Admitted, Governed, RUN_ENDED, RecordedPermit, claim::Subject, failpoint};
 use crate::{
     caller::Caller,
     failure::ActivityFailure,
@@ -174,6 +174,9 @@ impl Governed {
             drop(tx);
             return self.park(run, call.id, refusal.reason).await;
         }
+        if tx.is_closed() {
+            return self.run_ended(tx, run, call.id, false).await;
+        }
         let body = RecordBody::CallRefused {
             effect,
             target: call.named.clone(),
@@ -185,6 +188,24 @@ impl Governed {
         if tx.recorded(&format!("{effect}/refused")).await?.is_none() {
             self.append(&mut tx, run, format!("{effect}/refused"), body).await?;
         }
+        tx.commit().await?;
+        Ok(outcome)
+    }
+
+    /// Ends a call of a run that is closed. No refusal may follow the closing record, so none is recorded.
+    async fn run_ended(
+        &self,
+        mut tx: Tx,
+        run: &Admitted,
+        call: ToolCallId,
+        begun: bool,
+    ) -> Result<ToolCallOutcome, ActivityFailure> {
+        if begun {
+            drop(tx);
+            return self.park(run, call, format!("an earlier attempt was not answered, and {RUN_ENDED}")).await;
+        }
+        let refusal = refusal(RefusalKind::RunEnded, format!("{RUN_ENDED}."));
+        let outcome = self.end_refused(&mut tx, run, call, refusal).await?;
         tx.commit().await?;
         Ok(outcome)
     }
@@ -202,15 +223,12 @@ impl Governed {
         if let Some(end) = tx.call_end(recorded.id).await? {
             return Ok(Decided::Ended(end.outcome));
         }
-        if tx.is_closed() {
-            let refusal = refusal(RefusalKind::RunEnded, "the run has ended.".to_owned());
-            let outcome = self.end_refused(&mut tx, run, recorded.id, refusal).await?;
-            tx.commit().await?;
-            return Ok(Decided::Ended(outcome));
-        }
         let subject =
             Subject { effect: EffectId::Tool(recorded.id), target: call.tool.name.as_str(), input: &recorded.input };
         let begun = tx.effect(subject.effect).await?.is_some_and(|row| matches!(row.state, EffectState::Open));
+        if tx.is_closed() {
+            return Ok(Decided::Ended(self.run_ended(tx, run, recorded.id, begun).await?));
+        }
         let decision = self.decide(&mut tx, run, call).await?;
         self.record_decision(&mut tx, run, &subject, &decision).await?;
         match &decision.outcome {
