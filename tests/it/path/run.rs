@@ -144,6 +144,11 @@ impl<'w> Run<'w> {
         InvokeModelInput { run, turn: self.turn + 1, transcript, append: append.collect() }
     }
 
+    /// What `invoke_model` was told of the first turn.
+    pub(super) fn first_turn(&self) -> InvokeModelInput {
+        InvokeModelInput { run: self.pointer(), turn: 1, transcript: self.opened.transcript.clone(), append: vec![] }
+    }
+
     pub(super) async fn try_turn(&mut self) -> Result<ModelCallOutcome, Failed> {
         let output = invoke(&self.worker, self.next_turn()).await?;
         self.audit = output.audit;

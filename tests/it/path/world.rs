@@ -214,7 +214,7 @@ impl World {
     pub(super) async fn bodies(&self, chain: &RunChain) -> Vec<RecordBody> {
         let records = self.store.records(chain).await.unwrap();
         let verified = verify(chain, &records, None);
-        assert!(verified.holds(), "{:?}", verified.findings);
+        assert!(verified.holds() || records.is_empty(), "{:?}", verified.findings);
         let body = |bytes: &[u8]| serde_json::from_slice::<mandate_domain::AuditRecord>(bytes).unwrap().body;
         records.iter().map(|record| body(&record.canonical)).collect()
     }
