@@ -211,3 +211,54 @@ async fn a_look_up_says_what_is_known_and_performs_nothing() {
     assert_eq!(run.call("t1.0").await, outcome);
     assert_eq!(run.intents().await, 1);
 }
+
+#[tokio::test]
+async fn a_reading_call_that_is_never_answered_goes_to_a_person_in_the_end() {
+    let world = Folder::proposing(&[READ]).server("exec $SERVER").world().await;
+    let mut run = Run::proposed(&world).await;
+    lose_before_effect(&world, &mut run).await;
+    world.run_out("t1.0", 1).await;
+    world.write("UPDATE effects SET epoch = 10 WHERE effect = $1", "t1.0").await;
+    let outcome = run.call("t1.0").await;
+    let ToolCallOutcome::OutcomeUnknown { reason } = &outcome else { panic!("{outcome:?}") };
+    assert!(reason.contains("10 times"), "{reason}");
+    assert_eq!(run.intents().await, 1);
+}
+
+#[tokio::test]
+async fn a_claim_for_something_else_is_a_conflict_and_performs_nothing() {
+    for (statement, other) in [
+        ("UPDATE effects SET target = $1 WHERE effect = 't1.0'", "customers.read".to_owned()),
+        ("UPDATE effects SET input = $1 WHERE effect = 't1.0'", "0".repeat(64)),
+    ] {
+        let world = Folder::proposing(&[READ]).server("exec $SERVER").world().await;
+        let mut run = Run::proposed(&world).await;
+        lose_before_effect(&world, &mut run).await;
+        world.run_out("t1.0", 1).await;
+        world.write(statement, &other).await;
+        let outcome = run.call("t1.0").await;
+        let ToolCallOutcome::OutcomeUnknown { reason } = &outcome else { panic!("{outcome:?}") };
+        assert!(reason.contains("effect_conflict"), "{reason}");
+        assert_eq!(run.intents().await, 1);
+    }
+}
+
+#[tokio::test]
+async fn two_attempts_at_once_perform_once() {
+    let world = Folder::proposing(&[&refund(4_500), &refund(5_500)]).world().await;
+    let mut run = Run::proposed(&world).await;
+    let workers: Vec<_> = (0..4).map(|_| world.worker()).collect();
+    let attempts = workers.iter().map(|worker| call(worker, run.call_input("t1.0")));
+    let others = workers.iter().map(|worker| call(worker, run.call_input("t1.1")));
+    for ended in futures::future::join_all(attempts.chain(others)).await {
+        match ended {
+            Ok(output) => assert!(matches!(output.outcome, ToolCallOutcome::Returned { .. }), "{output:?}"),
+            Err(failed) => failed.may_pass("Claimed", "t1."),
+        }
+    }
+    run.returned("t1.0").await;
+    run.returned("t1.1").await;
+    let mut paid = run.paid().await;
+    paid.sort_unstable();
+    assert_eq!((paid, world.requests_received().await, run.intents().await), (vec![4_500, 5_500], 2, 2));
+}

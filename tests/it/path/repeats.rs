@@ -1,6 +1,8 @@
 //! One run from its opening to its close, and the same activities once more: nothing is performed twice.
 
+use mandate_activities::AgentActivities;
 use mandate_domain::{Review, ToolCallOutcome};
+use temporalio_sdk::{activities::ActivityError, testing::ActivityEnvironmentError};
 
 use super::{
     run::{BO, READ, Run, call, close, counted, invoke, open, refund, review},
@@ -79,4 +81,20 @@ async fn a_rejection_and_an_expiry_answer_the_same_again() {
     let again = (review(&run.worker, decision).await.unwrap(), review(&run.worker, expiry).await.unwrap());
     assert_eq!((again.0.review, again.1.review), first);
     assert_eq!((run.records().await, run.paid().await), (records, vec![]));
+}
+
+#[tokio::test]
+async fn a_cancelled_activity_begins_nothing_and_still_gives_back_what_is_known() {
+    let world = Folder::proposing(&[&refund(4_500), &refund(5_500)]).world().await;
+    let mut run = Run::proposed(&world).await;
+    let paid = run.call("t1.0").await;
+    run.worker.cancel();
+    assert_eq!(run.call("t1.0").await, paid);
+    let input = run.call_input("t1.1");
+    let ended = run.worker.run(AgentActivities::call_tool, input).await;
+    assert!(
+        matches!(&ended, Err(ActivityEnvironmentError::Activity(ActivityError::Cancelled { .. }))),
+        "{ended:?}"
+    );
+    assert_eq!((run.paid().await, run.intents().await), (vec![4_500], 1));
 }
