@@ -46,7 +46,8 @@ pub enum SetupError {
     Random(#[from] getrandom::Error),
 }
 
-/// The activities of agent runs.
+/// The activities of agent runs. A clone shares everything with its original.
+#[derive(Clone)]
 pub struct AgentActivities {
     path: Arc<Governed>,
 }
@@ -68,10 +69,10 @@ impl AgentActivities {
         Ok(Self { path: Arc::new(path) })
     }
 
-    /// What [`AgentActivities::close`] closes, for whoever has handed the activities to a worker.
-    #[must_use]
-    pub fn closer(&self) -> Closer {
-        Closer(Arc::clone(&self.path))
+    /// Ends tool servers and closes the store. Call it when no activity runs any more.
+    pub async fn close(&self) {
+        self.path.tools.close().await;
+        self.path.store.close().await;
     }
 
     fn caller(&self, context: ActivityContext) -> Result<Caller, ActivityError> {
@@ -79,20 +80,13 @@ impl AgentActivities {
     }
 }
 
-/// Ends tool servers and closes the store.
-pub struct Closer(Arc<Governed>);
-
-impl Closer {
-    /// Call it when no activity runs any more.
-    pub async fn close(&self) {
-        self.0.tools.close().await;
-        self.0.store.close().await;
-    }
-}
-
-#[expect(missing_docs, reason = "the macro makes public items of each activity, without documentation")]
+#[expect(missing_docs, clippy::missing_errors_doc, reason = "the macro makes public items of each activity")]
 mod bound {
-    use super::*;
+    use super::{
+        ActivityContext, ActivityError, ActivityFailure, AgentActivities, Arc, CallToolInput, CallToolOutput,
+        CloseRunInput, CloseRunOutput, InvokeModelInput, InvokeModelOutput, OpenRunInput, OpenRunOutput,
+        ReviewApprovalInput, ReviewApprovalOutput, ReviewInstructionInput, ReviewInstructionOutput, activities,
+    };
 
     #[activities]
     impl AgentActivities {
