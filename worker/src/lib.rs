@@ -1,1 +1,4 @@
 //! mandate worker
+
+pub mod dev_server;
+pub mod search_attributes;

@@ -1,0 +1,62 @@
+// Opens a page of Temporal's Web UI in headless Chromium and waits until a text stands on it.
+//
+//   node waiting-run.mjs URL TEXT SCREENSHOT.png
+//
+// Exit code 0 and {"found":true,...} on stdout if the text appeared within the deadline; 1 otherwise. The screenshot
+// is written in both cases. MANDATE_CHROMIUM names the browser. Waits for text, never for an idle network: the Web
+// UI keeps long polls open.
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import puppeteer from "puppeteer-core";
+
+const DEADLINE_MS = 60_000;
+const POLL_MS = 250;
+const [url, text, screenshot] = process.argv.slice(2);
+const executablePath = process.env.MANDATE_CHROMIUM;
+if (!url || !text || !screenshot || !executablePath) {
+  console.error("usage: MANDATE_CHROMIUM=PROGRAM node waiting-run.mjs URL TEXT SCREENSHOT.png");
+  process.exit(2);
+}
+
+const profile = await mkdtemp(join(tmpdir(), "mandate-browser-"));
+let browser;
+let found = false;
+let problem;
+try {
+  browser = await puppeteer.launch({
+    executablePath,
+    userDataDir: profile,
+    args: ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking", "--disable-sync", "--no-first-run"],
+  });
+  const page = await browser.newPage();
+  await page.setViewport({ width: 1400, height: 2000 });
+  await page.goto(url, { waitUntil: "domcontentloaded", timeout: DEADLINE_MS });
+  try {
+    // Summary, details and current details are on a tab of their own, rendered as Markdown in frames.
+    const deadline = Date.now() + DEADLINE_MS;
+    while (!found && Date.now() < deadline) {
+      await page.evaluate(() => {
+        const tab = [...document.querySelectorAll("a, button")].find((tab) => /^\s*User Metadata\s*$/.test(tab.textContent));
+        if (tab && !location.pathname.endsWith("/user-metadata")) tab.click();
+      });
+      for (const frame of page.frames()) {
+        // A frame that is being replaced cannot be read; the next round reads its successor.
+        const content = await frame.evaluate(() => document.body?.textContent ?? "").catch(() => "");
+        found ||= content.includes(text);
+      }
+      if (!found) await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+    }
+    if (!found) problem = "the text did not appear";
+  } catch (error) {
+    problem = error.message;
+  }
+  await page.screenshot({ path: screenshot });
+} catch (error) {
+  problem = error.message;
+} finally {
+  await browser?.close();
+  await rm(profile, { recursive: true, force: true, maxRetries: 5 });
+}
+console.log(JSON.stringify({ found, url, text, screenshot, ...(problem && { problem }) }));
+process.exitCode = found ? 0 : 1;
