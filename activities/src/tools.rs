@@ -1,8 +1,21 @@
-//! Tools: how a call reaches an MCP server or a built-in, and the three ends it can have.
+//! Tools: how a call reaches an MCP server or a built-in, and the three ends it can have: an answer (which may report an
+//! error), not sent, outcome unknown.
+//!
+//! A call takes a [`RecordedPermit`], so that nothing is called that was not decided and recorded. Nothing here retries:
+//! whether a call may be repeated is decided by the governed path, from the registry alone.
 
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-pub mod builtin;
-pub mod mcp;
+use mandate_domain::{BuiltinTool, ServerName, ToolDefinition, ToolName, ToolReach, tool::arguments::same_constraints};
+use serde_json::{Map, Value};
+use tokio::sync::Mutex;
+
+use crate::{catalog::ServerSettings, governed::RecordedPermit};
+
+mod answer;
+mod builtin;
+mod mcp;
+mod stderr_tail;
 
 /// What a tool answered.
 #[derive(Debug, Clone, PartialEq)]
@@ -10,9 +23,18 @@ pub struct ToolAnswer {
     /// What the model reads: the text content, or the structured content as JSON.
     pub text: String,
     /// The structured content, if there is one.
-    pub structured: Option<serde_json::Value>,
+    pub structured: Option<Value>,
     /// MCP `isError == true`.
     pub is_error: bool,
+}
+
+/// What a check tool answered.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CheckAnswer {
+    /// Whether the call happened.
+    pub happened: bool,
+    /// The result it had, if it happened and the tool knows it.
+    pub result: Option<Value>,
 }
 
 /// Why a call has no answer.
@@ -36,3 +58,215 @@ pub enum CallToolError {
     },
 }
 
+/// Why a tool cannot be called. Nothing was sent.
+#[derive(Debug, thiserror::Error)]
+pub enum PrepareToolError {
+    /// The server cannot be started or does not speak. An outage: try again later.
+    #[error("tool server `{server}` cannot be reached: {reason}")]
+    Unreachable {
+        /// The server.
+        server: ServerName,
+        /// Why, with the end of the server's standard error. Foreign text, without control characters.
+        reason: String,
+    },
+    /// There is no such server, or it has no such tool. Trying again does not help.
+    #[error("tool server `{server}` has no tool `{tool}`")]
+    Unknown {
+        /// The tool's name at the server.
+        tool: String,
+        /// The server.
+        server: ServerName,
+    },
+    /// The server's definition allows other arguments than the registry's. Trying again does not help.
+    #[error("tool `{tool}` is not as the registry states: {at}")]
+    Changed {
+        /// The tool's name in the registry.
+        tool: ToolName,
+        /// Where the two differ.
+        at: String,
+    },
+}
+
+/// A tool ready to be called: found, compared, and bound to its connection, so that nothing is looked up again between
+/// the decision and the call.
+#[derive(Debug)]
+pub struct PreparedTool {
+    name: ToolName,
+    timeout: Duration,
+    reach: Reach,
+}
+
+#[derive(Debug)]
+enum Reach {
+    Mcp { connection: Arc<mcp::Connection>, tool: String },
+    Builtin(BuiltinTool),
+}
+
+/// All tool servers of a worker, one connection each, made on first use and shared by parallel calls.
+#[derive(Debug, Clone)]
+pub struct ToolSet {
+    servers: Arc<BTreeMap<ServerName, Server>>,
+}
+
+#[derive(Debug)]
+struct Server {
+    settings: ServerSettings,
+    // Held while connecting: parallel calls wait for one start of this server, and for no other server.
+    connection: Mutex<Option<Arc<mcp::Connection>>>,
+}
+
+impl ToolSet {
+    /// Takes the servers' settings. Nothing is started.
+    #[must_use]
+    pub fn new(servers: BTreeMap<ServerName, ServerSettings>) -> Self {
+        let server = |settings| Server { settings, connection: Mutex::new(None) };
+        Self { servers: Arc::new(servers.into_iter().map(|(name, settings)| (name, server(settings))).collect()) }
+    }
+
+    /// Connects if needed, finds the tool and compares the server's schema with the registry's.
+    ///
+    /// # Errors
+    /// [`PrepareToolError`]; only [`PrepareToolError::Unreachable`] may pass.
+    pub async fn prepare(&self, tool: &ToolDefinition) -> Result<PreparedTool, PrepareToolError> {
+        let reach = match &tool.reach {
+            ToolReach::Builtin { tool } => Reach::Builtin(*tool),
+            ToolReach::Mcp { server, tool: remote } => self.prepare_mcp(tool, server, remote).await?,
+        };
+        Ok(PreparedTool { name: tool.name.clone(), timeout: Duration::from_secs(tool.timeout_secs), reach })
+    }
+
+    async fn prepare_mcp(
+        &self,
+        tool: &ToolDefinition,
+        server: &ServerName,
+        remote: &str,
+    ) -> Result<Reach, PrepareToolError> {
+        let unknown = || PrepareToolError::Unknown { tool: remote.to_owned(), server: server.clone() };
+        let connection = self.servers.get(server).ok_or_else(unknown)?.connection(server).await?;
+        let schema = connection.input_schema(remote).ok_or_else(unknown)?;
+        same_constraints(&tool.input_schema, schema)
+            .map_err(|differs| PrepareToolError::Changed { tool: tool.name.clone(), at: differs.to_string() })?;
+        Ok(Reach::Mcp { connection, tool: remote.to_owned() })
+    }
+
+    /// Calls the tool, once.
+    ///
+    /// # Errors
+    /// [`CallToolError`]: not sent, or outcome unknown. A server's refusal is an answer, not an error.
+    pub async fn call(
+        &self,
+        permit: &RecordedPermit,
+        prepared: PreparedTool,
+        arguments: &Map<String, Value>,
+    ) -> Result<ToolAnswer, CallToolError> {
+        prepared.call(permit, arguments.clone(), Some(permit.idempotency_key())).await
+    }
+
+    /// Asks a check tool whether the call with `original_key` happened. The question carries no key of its own: it
+    /// changes nothing, and under the original key a server may take it for the call.
+    ///
+    /// # Errors
+    /// [`CallToolError`]: as [`ToolSet::call`]; an answer that reports an error or has another form than
+    /// `{"happened": true|false, "result": …}` is [`CallToolError::OutcomeUnknown`].
+    pub async fn check(
+        &self,
+        permit: &RecordedPermit,
+        check_tool: PreparedTool,
+        original_key: &str,
+    ) -> Result<CheckAnswer, CallToolError> {
+        let tool = check_tool.name.to_string();
+        let arguments = Map::from_iter([("idempotency_key".to_owned(), Value::String(original_key.to_owned()))]);
+        let answer = check_tool.call(permit, arguments, None).await?;
+        read_check(&answer).map_err(|reason| CallToolError::OutcomeUnknown { tool, reason })
+    }
+
+    /// Closes all connections and ends all servers, with everything they started.
+    pub async fn close(&self) {
+        let close = async |server: &Server| {
+            if let Some(connection) = server.connection.lock().await.take() {
+                connection.close().await;
+            }
+        };
+        futures::future::join_all(self.servers.values().map(close)).await;
+    }
+}
+
+impl Server {
+    async fn connection(&self, name: &ServerName) -> Result<Arc<mcp::Connection>, PrepareToolError> {
+        let mut held = self.connection.lock().await;
+        if let Some(connection) = held.as_ref().filter(|connection| !connection.is_closed()) {
+            return Ok(Arc::clone(connection));
+        }
+        // The dead one first: its group is killed when the last call on it ends.
+        *held = None;
+        let connection = Arc::new(mcp::Connection::open(name, &self.settings).await?);
+        *held = Some(Arc::clone(&connection));
+        Ok(connection)
+    }
+}
+
+impl PreparedTool {
+    /// The tool's name in the registry.
+    #[must_use]
+    pub fn name(&self) -> &ToolName {
+        &self.name
+    }
+
+    async fn call(
+        self,
+        permit: &RecordedPermit,
+        arguments: Map<String, Value>,
+        key: Option<String>,
+    ) -> Result<ToolAnswer, CallToolError> {
+        let not_sent = |reason: String| CallToolError::NotSent { tool: self.name.to_string(), reason };
+        let unknown = |reason: String| CallToolError::OutcomeUnknown { tool: self.name.to_string(), reason };
+        match &self.reach {
+            Reach::Builtin(tool) => {
+                permit.may_send().map_err(|error| not_sent(error.to_string()))?;
+                Ok(builtin::call(*tool))
+            }
+            Reach::Mcp { connection, tool } => {
+                if connection.is_closed() {
+                    return Err(not_sent("the connection to its server is gone".to_owned()));
+                }
+                // Last thing before the bytes go out: after this moment another worker may hold the effect.
+                permit.may_send().map_err(|error| not_sent(error.to_string()))?;
+                connection
+                    .call(tool, arguments, key, self.timeout)
+                    .await
+                    .map_err(|mcp::NoAnswer(reason)| unknown(reason))
+            }
+        }
+    }
+}
+
+fn read_check(answer: &ToolAnswer) -> Result<CheckAnswer, String> {
+    if answer.is_error {
+        return Err("the check tool reported an error".to_owned());
+    }
+    let parsed: Option<Value> = serde_json::from_str(&answer.text).ok();
+    let value = answer.structured.as_ref().or(parsed.as_ref()).ok_or("the check tool's answer is not JSON")?;
+    let happened = value.get("happened").and_then(Value::as_bool).ok_or("the check tool does not say `happened`")?;
+    Ok(CheckAnswer { happened, result: value.get("result").filter(|result| !result.is_null()).cloned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_check_answer_must_say_whether_it_happened() {
+        let check = |text: &str, is_error| {
+            read_check(&ToolAnswer { text: text.to_owned(), structured: None, is_error })
+                .map(|a| (a.happened, a.result))
+        };
+        assert_eq!(check(r#"{"happened":true,"result":{"a":1}}"#, false), Ok((true, Some(json!({ "a": 1 })))));
+        assert_eq!(check(r#"{"happened":false,"result":null}"#, false), Ok((false, None)));
+        for (text, is_error) in [("", false), ("yes", false), (r#"{"happened":"true"}"#, false), ("{}", false)] {
+            assert!(check(text, is_error).is_err(), "{text}");
+        }
+        assert!(check(r#"{"happened":false}"#, true).is_err());
+    }
+}

@@ -1,1 +1,3 @@
-#[test] fn x(){}
+//! The one integration binary.
+
+mod mcp;

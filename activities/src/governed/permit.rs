@@ -28,8 +28,9 @@ impl RecordedPermit {
     }
 
     /// A permit that nothing recorded, for tests of tools and models.
-    #[cfg(test)]
-    pub(crate) fn unrecorded(effect: EffectId) -> Self {
+    #[cfg(any(test, feature = "fault-injection"))]
+    #[must_use]
+    pub fn unrecorded(effect: EffectId) -> Self {
         let run = RunChain { workflow_id: "test".to_owned(), first_run_id: "run".to_owned() };
         Self::new(run, effect, 1, Instant::now() + Duration::from_secs(60))
     }

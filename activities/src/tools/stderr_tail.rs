@@ -1,0 +1,56 @@
+//! The end of what a tool server wrote to standard error. It is read all the time, or a chatty server blocks; only its
+//! end is kept.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use tokio::io::{AsyncRead, AsyncReadExt as _};
+
+/// How much is kept.
+const KEPT_BYTES: usize = 2048;
+
+/// The last 2 KiB.
+#[derive(Debug, Clone, Default)]
+pub(super) struct StderrTail(Arc<Mutex<VecDeque<u8>>>);
+
+impl StderrTail {
+    /// Reads to the end.
+    pub(super) async fn drain(self, mut from: impl AsyncRead + Unpin) {
+        let mut buffer = [0; KEPT_BYTES];
+        while let Ok(count @ 1..) = from.read(&mut buffer).await {
+            self.keep(buffer.get(..count).unwrap_or_default());
+        }
+    }
+
+    fn keep(&self, bytes: &[u8]) {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.extend(bytes);
+        let excess = kept.len().saturating_sub(KEPT_BYTES);
+        kept.drain(..excess);
+    }
+
+    /// What is kept, on one line and without control characters. Foreign text.
+    pub(super) fn text(&self) -> String {
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let bytes: Vec<u8> = kept.iter().copied().collect();
+        let plain: String =
+            String::from_utf8_lossy(&bytes).chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        plain.trim().to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn only_the_end_is_kept() {
+        let tail = StderrTail::default();
+        let text = format!("{}\u{1b}[31mlast\nwords\n", "x".repeat(10_000));
+        tail.clone().drain(text.as_bytes()).await;
+        assert!(tail.text().ends_with("x [31mlast words"), "{}", tail.text());
+        assert!(tail.text().len() <= KEPT_BYTES);
+    }
+}

@@ -1,0 +1,126 @@
+//! The operating folder: `mandate.toml`, tools, policies and agents, read and checked as a whole.
+//!
+//! A folder is usable or it is not: [`Config::load`] returns every problem with its place, never a part of a
+//! configuration. Nothing is resolved or started here: secrets stay references until an effect needs them.
+
+use std::path::{Path, PathBuf};
+
+use mandate_activities::catalog::{Catalog, SecretRef};
+use mandate_domain::{
+    RunLimits,
+    policy::{PolicyBundle, PolicySource},
+};
+
+mod agents;
+mod folder;
+mod limits;
+mod models;
+mod problems;
+mod reader;
+mod root;
+mod servers;
+mod summary;
+#[cfg(test)]
+mod tests;
+mod tools;
+
+pub use problems::{ConfigErrors, ConfigProblem};
+pub use summary::{AgentSummary, CheckSummary, ModelSummary, ServerSummary, ToolSummary};
+
+use problems::Problems;
+use root::{Folders, ROOT_FILE, Root};
+
+/// A checked configuration.
+#[derive(Debug)]
+pub struct Config {
+    /// The operating folder, absolute.
+    pub folder: PathBuf,
+    /// What the activities read.
+    pub catalog: Catalog,
+    /// Where the store is.
+    pub store: StoreSettings,
+    /// The Temporal task queue that the worker polls.
+    pub task_queue: String,
+    /// Bounds of a run whose agent states none.
+    pub limits: RunLimits,
+    policies: usize,
+}
+
+/// Where the store is and where its address keys come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreSettings {
+    /// The database file, absolute.
+    pub path: PathBuf,
+    /// The keys that content is addressed with.
+    pub address_keys: AddressKeys,
+}
+
+/// Where address keys come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AddressKeys {
+    /// A folder of key files, one for each tenant, made on first use and readable by the worker alone.
+    Folder(PathBuf),
+    /// One key for all tenants: 64 hexadecimal digits.
+    One(SecretRef),
+}
+
+impl Config {
+    /// Reads and checks the operating folder. `programs` is the folder of the running executable, where tool servers
+    /// are looked for before `PATH`.
+    ///
+    /// # Errors
+    /// [`ConfigErrors`] with every problem that was found.
+    pub fn load(folder: &Path, programs: &Path) -> Result<Self, ConfigErrors> {
+        let problems = Problems::default();
+        match read(&problems, folder, programs) {
+            Some(config) if problems.is_empty() => Ok(config),
+            Some(_) | None => Err(problems.into_errors(folder)),
+        }
+    }
+}
+
+fn read(problems: &Problems, folder: &Path, programs: &Path) -> Option<Config> {
+    let folder = start(problems, folder)?;
+    let root = root::read(problems, Folders { operating: &folder, programs })?;
+    let tools = tools::read(problems, &folder, &root);
+    let agents = agents::read(problems, &folder, &agents::Known { root: &root, tools: &tools });
+    let sources = read_policies(problems, &folder);
+    // Policies are typed by the tools: with a tool missing, each mention of it would be reported again.
+    if !problems.is_empty() {
+        return None;
+    }
+    let policy = load_policy(problems, &sources, &tools.usable, &root)?;
+    let Root { store, task_queue, limits, groups, servers, models } = root;
+    let (tools, servers, models) = (tools.usable, servers.usable, models.usable);
+    let catalog = Catalog { agents, tools, servers, models, groups, policy };
+    Some(Config { folder, catalog, store, task_queue, limits, policies: sources.len() })
+}
+
+fn start(problems: &Problems, folder: &Path) -> Option<PathBuf> {
+    let absolute = folder.canonicalize().ok().filter(|folder| folder.join(ROOT_FILE).exists());
+    if absolute.is_none() {
+        let help = "name the operating folder that holds it, or start from a copy of `examples/refunds`";
+        problems.file(Path::new(ROOT_FILE), "the file is missing", Some(help));
+    }
+    absolute
+}
+
+fn read_policies(problems: &Problems, folder: &Path) -> Vec<PolicySource> {
+    let files = folder::files_with_extension(problems, folder, Path::new("policies"), "cedar");
+    let source = |path: PathBuf| {
+        let text = reader::read_text(problems, folder, &path)?;
+        Some(PolicySource { path: path.display().to_string(), text })
+    };
+    files.into_iter().filter_map(source).collect()
+}
+
+fn load_policy(
+    problems: &Problems,
+    sources: &[PolicySource],
+    tools: &std::collections::BTreeMap<mandate_domain::ToolName, mandate_domain::ToolDefinition>,
+    root: &Root,
+) -> Option<PolicyBundle> {
+    PolicyBundle::load(sources, tools, &root.groups)
+        .map_err(|errors| errors.into_iter().for_each(|error| problems.policy(error)))
+        .ok()
+}

@@ -1,0 +1,116 @@
+//! What `mandate check` says of a usable configuration.
+
+use std::path::PathBuf;
+
+use mandate_activities::catalog::ModelSettings;
+use mandate_domain::{AgentName, Digest, ModelName, PersonId, ServerName, ToolName, ToolReach};
+use serde::Serialize;
+
+use super::Config;
+
+/// A configuration in short.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct CheckSummary {
+    /// The agents.
+    pub agents: Vec<AgentSummary>,
+    /// The tools.
+    pub tools: Vec<ToolSummary>,
+    /// The tool servers.
+    pub servers: Vec<ServerSummary>,
+    /// The models.
+    pub models: Vec<ModelSummary>,
+    /// How many policy files there are.
+    pub policy_files: usize,
+    /// Digest of the policy bundle.
+    pub bundle: Digest,
+}
+
+/// An agent in short.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct AgentSummary {
+    /// Full name.
+    pub name: AgentName,
+    /// Who answers for it.
+    pub owner: PersonId,
+    /// Its model.
+    pub model: ModelName,
+    /// The tools it is offered.
+    pub tools: Vec<ToolName>,
+}
+
+/// A tool in short.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ToolSummary {
+    /// Name in the registry.
+    pub name: ToolName,
+    /// It changes nothing.
+    pub read_only: bool,
+    /// The server it is part of; absent for a built-in tool.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server: Option<ServerName>,
+}
+
+/// A tool server in short.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ServerSummary {
+    /// Its name.
+    pub name: ServerName,
+    /// The program that was found.
+    pub program: PathBuf,
+}
+
+/// A model in short.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ModelSummary {
+    /// Its name.
+    pub name: ModelName,
+    /// Its provider.
+    pub provider: &'static str,
+}
+
+impl Config {
+    /// The configuration in short.
+    #[must_use]
+    pub fn summary(&self) -> CheckSummary {
+        CheckSummary {
+            agents: self.agents_in_short(),
+            tools: self.tools_in_short(),
+            servers: self.servers_in_short(),
+            models: self.models_in_short(),
+            policy_files: self.policies,
+            bundle: self.catalog.policy.digest().clone(),
+        }
+    }
+
+    fn agents_in_short(&self) -> Vec<AgentSummary> {
+        let agents = self.catalog.agents.values().cloned();
+        agents
+            .map(|agent| AgentSummary { name: agent.name, owner: agent.owner, model: agent.model, tools: agent.tools })
+            .collect()
+    }
+
+    fn tools_in_short(&self) -> Vec<ToolSummary> {
+        let server = |reach: &ToolReach| match reach {
+            ToolReach::Mcp { server, .. } => Some(server.clone()),
+            ToolReach::Builtin { .. } => None,
+        };
+        let tools = self.catalog.tools.values();
+        tools
+            .map(|tool| ToolSummary { name: tool.name.clone(), read_only: tool.read_only, server: server(&tool.reach) })
+            .collect()
+    }
+
+    fn servers_in_short(&self) -> Vec<ServerSummary> {
+        let servers = self.catalog.servers.iter();
+        servers.map(|(name, server)| ServerSummary { name: name.clone(), program: server.program.clone() }).collect()
+    }
+
+    fn models_in_short(&self) -> Vec<ModelSummary> {
+        let provider = |settings: &ModelSettings| match settings {
+            ModelSettings::Scripted { .. } => "scripted",
+            ModelSettings::OpenAi { .. } => "openai",
+        };
+        let models = self.catalog.models.iter();
+        models.map(|(name, settings)| ModelSummary { name: name.clone(), provider: provider(settings) }).collect()
+    }
+}

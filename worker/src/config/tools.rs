@@ -1,0 +1,224 @@
+//! `tools/<name>.toml`: the registry of tools.
+
+use std::{collections::BTreeMap, path::Path};
+
+use mandate_domain::{BuiltinTool, ServerName, ToolDefinition, ToolName, ToolReach};
+use serde_json::{Value, json};
+
+use super::{
+    folder::files_with_extension,
+    problems::{Place, Problems, suggestion},
+    reader::{At, Table, read_table},
+    root::{Named, Root},
+};
+
+/// Longest time one call may take unless the tool says otherwise, in seconds.
+const TIMEOUT_SECS: u64 = 60;
+
+/// The built-in tools by name.
+const BUILTINS: [(&str, BuiltinTool); 1] = [("current_time", BuiltinTool::CurrentTime)];
+
+/// A tool with what has to be checked against the others.
+struct Read {
+    tool: ToolDefinition,
+    name: Place,
+    check: Option<Place>,
+}
+
+/// Reads every tool.
+pub(super) fn read(problems: &Problems, folder: &Path, root: &Root) -> Named<ToolName, ToolDefinition> {
+    let mut written = Vec::new();
+    let mut tools = Vec::new();
+    for path in files_with_extension(problems, folder, Path::new("tools"), "toml") {
+        written.extend(path.file_stem().map(|stem| stem.to_string_lossy().into_owned()));
+        let Some(mut table) = read_table(problems, folder, &path) else { continue };
+        let tool = read_tool(&mut table, &path, root);
+        table.finish();
+        tools.extend(tool);
+    }
+    report_wire_collisions(problems, &tools);
+    report_checks(problems, &tools, &written);
+    Named { usable: tools.into_iter().map(|read| (read.tool.name.clone(), read.tool)).collect(), written }
+}
+
+fn read_tool(table: &mut Table<'_>, path: &Path, root: &Root) -> Option<Read> {
+    let name = table.required_parsed::<ToolName>("name").and_then(|name| named_as_file(table, path, name));
+    let description = table.required_text("description");
+    let owner = table.required_parsed("owner");
+    let read_only = table.flag("read_only").is_some_and(|flag| flag.value);
+    let destructive = read_destructive(table, read_only);
+    let idempotent = table.flag("idempotent").is_some_and(|flag| flag.value);
+    let open_world = table.flag("open_world").is_none_or(|flag| flag.value);
+    let check = table.parsed::<ToolName>("check");
+    let settles_within_secs = read_settles(table, check.is_some());
+    let timeout_secs = read_timeout(table, root.limits.tool_timeout_max_secs);
+    let reach = read_reach(table, &root.servers);
+    let input_schema = read_schema(table);
+    let (name, check_place) = (name?, check.as_ref().map(|check| check.place.clone()));
+    let tool = ToolDefinition {
+        name: name.value,
+        description: description?.value,
+        owner: owner?.value,
+        read_only,
+        destructive,
+        idempotent,
+        open_world,
+        check: check.map(|check| check.value),
+        settles_within_secs,
+        timeout_secs,
+        input_schema: input_schema?,
+        reach: reach?,
+    };
+    Some(Read { tool, name: name.place, check: check_place })
+}
+
+fn named_as_file(table: &Table<'_>, path: &Path, name: At<ToolName>) -> Option<At<ToolName>> {
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    if stem == name.value.as_str() {
+        return Some(name);
+    }
+    let message = format!("tool `{}` stands in a file of another name, `{stem}.toml`", name.value);
+    table.problems.at(&name.place, message, "differs from the file", Some(format!("rename one of them: `{stem}`?")));
+    None
+}
+
+/// MCP: `destructiveHint` has a meaning only where `readOnlyHint` is false, and there it defaults to true.
+fn read_destructive(table: &mut Table<'_>, read_only: bool) -> bool {
+    let Some(flag) = table.flag("destructive") else { return !read_only };
+    if flag.value && read_only {
+        table.problems.at(&flag.place, "a `read_only` tool cannot be `destructive`", "contradicts `read_only`", None);
+    }
+    flag.value
+}
+
+fn read_settles(table: &mut Table<'_>, has_check: bool) -> Option<u64> {
+    let settles = table.number("settles_within_secs")?;
+    if !has_check {
+        let message = "`settles_within_secs` says when `check` can be trusted, and there is no `check`";
+        table.problems.at(&settles.place, message, "add `check` or remove this", None);
+    }
+    Some(settles.value)
+}
+
+fn read_timeout(table: &mut Table<'_>, longest: u64) -> u64 {
+    let Some(timeout) = table.number("timeout_secs") else { return TIMEOUT_SECS.min(longest) };
+    if timeout.value == 0 || timeout.value > longest {
+        let help = format!("`limits.tool_timeout_max_secs` is {longest}");
+        let message = format!("`timeout_secs` must be from 1 to {longest}");
+        table.problems.at(&timeout.place, message, "out of range", Some(help));
+    }
+    timeout.value
+}
+
+fn read_reach(
+    table: &mut Table<'_>,
+    servers: &Named<ServerName, mandate_activities::catalog::ServerSettings>,
+) -> Option<ToolReach> {
+    let (mcp, builtin) = (table.table("mcp"), table.text("builtin"));
+    match (mcp, builtin) {
+        (Some(mcp), None) => read_mcp(mcp, &servers.written),
+        (None, Some(builtin)) => read_builtin(table, &builtin),
+        (Some(mcp), Some(builtin)) => {
+            let message = "a tool has either `[mcp]` or `builtin`, not both";
+            table.problems.at(&builtin.place, message, "remove one of them", None);
+            read_mcp(mcp, &servers.written)
+        }
+        (None, None) => {
+            let message = "nothing says how the tool is reached: `[mcp]` or `builtin` is missing";
+            table.problems.at(&table.place, message, "add one of them", None);
+            None
+        }
+    }
+}
+
+fn read_mcp(mut table: Table<'_>, servers: &[String]) -> Option<ToolReach> {
+    let server = table.required_parsed::<ServerName>("server");
+    let tool = table.required_text("tool");
+    let problems = table.problems;
+    table.finish();
+    let (server, tool) = (server?, tool?);
+    if !servers.iter().any(|name| name == server.value.as_str()) {
+        let help = suggestion(server.value.as_str(), servers.iter().map(String::as_str));
+        problems.at(&server.place, format!("unknown server `{}`", server.value), "unknown server", Some(help));
+    }
+    Some(ToolReach::Mcp { server: server.value, tool: tool.value })
+}
+
+fn read_builtin(table: &Table<'_>, name: &At<String>) -> Option<ToolReach> {
+    let found = BUILTINS.iter().find(|(known, _)| *known == name.value);
+    if found.is_none() {
+        let help = suggestion(&name.value, BUILTINS.iter().map(|(known, _)| *known));
+        let message = format!("unknown built-in tool `{}`", name.value);
+        table.problems.at(&name.place, message, "unknown built-in", Some(help));
+    }
+    found.map(|(_, tool)| ToolReach::Builtin { tool: *tool })
+}
+
+fn read_schema(table: &mut Table<'_>) -> Option<Value> {
+    if !table.has("input_schema") {
+        table.missing("input_schema");
+        return None;
+    }
+    let schema = table.table("input_schema")?;
+    let (problems, place) = (schema.problems, schema.place.clone());
+    let schema = Value::Object(schema.into_json());
+    if schema.get("type") != Some(&json!("object")) {
+        problems.at(&place, "`input_schema` must have `type = \"object\"`", "not an object schema", None);
+        return None;
+    }
+    match validator(&schema) {
+        Ok(_) => Some(schema),
+        Err(error) => {
+            problems.at(&place, format!("`input_schema` is not a JSON Schema: {error}"), "does not compile", None);
+            None
+        }
+    }
+}
+
+fn validator(schema: &Value) -> Result<jsonschema::Validator, String> {
+    let patterns = jsonschema::PatternOptions::regex();
+    jsonschema::options().with_pattern_options(patterns).build(schema).map_err(|error| error.to_string())
+}
+
+/// The name that a model sees: providers refuse dots.
+fn wire_name(name: &ToolName) -> String {
+    name.as_str().replace('.', "_")
+}
+
+fn report_wire_collisions(problems: &Problems, tools: &[Read]) {
+    let mut taken: BTreeMap<String, &ToolName> = BTreeMap::new();
+    for read in tools {
+        let wire = wire_name(&read.tool.name);
+        if let Some(other) = taken.get(&wire) {
+            let message = format!("tool `{}` and tool `{other}` are both `{wire}` to a model", read.tool.name);
+            problems.at(&read.name, message, "collides", Some("rename one of them".to_owned()));
+        }
+        taken.insert(wire, &read.tool.name);
+    }
+}
+
+fn report_checks(problems: &Problems, tools: &[Read], written: &[String]) {
+    for read in tools {
+        let (Some(check), Some(place)) = (&read.tool.check, &read.check) else { continue };
+        match tools.iter().find(|other| other.tool.name == *check) {
+            Some(other) => report_unusable_check(problems, &other.tool, place),
+            None if written.iter().any(|name| name == check.as_str()) => {}
+            None => {
+                let help = suggestion(check.as_str(), written.iter().map(String::as_str));
+                problems.at(place, format!("unknown tool `{check}`"), "unknown tool", Some(help));
+            }
+        }
+    }
+}
+
+fn report_unusable_check(problems: &Problems, check: &ToolDefinition, place: &Place) {
+    if !check.read_only {
+        let message = format!("check tool `{}` is not `read_only`: asking it could change something", check.name);
+        problems.at(place, message, "not read-only", None);
+    }
+    let question = json!({"idempotency_key": "workflow/run/t1.0"});
+    if !validator(&check.input_schema).is_ok_and(|schema| schema.is_valid(&question)) {
+        let message = format!("check tool `{}` does not take the one argument `idempotency_key`", check.name);
+        problems.at(place, message, "cannot be asked", None);
+    }
+}
