@@ -1,5 +1,102 @@
-//! The governed path.
+//! The governed path: the one way to a tool or a model.
+//!
+//! ```text
+//! activity task ── admission ── look first ─┬─ has its outcome ───────────────────────────────► return it
+//!   (a pointer)   who asks?                 ├─ intent without outcome ── reconcile ─┐
+//!                                           └─ new ── prepare (connect) ────────────┤
+//!                                                                                   ▼
+//!            one transaction: facts, policy, approvals, decision, intent, claim ── RecordedPermit
+//!                                                                                   │ perform, until send_by
+//!            one transaction: outcome, content, end of the call ◄───────────────────┘
+//! ```
+//!
+//! Everything that decides comes from the store, keyed by the workflow and run ids that the server gave. Without the
+//! store nothing runs.
 
+use std::{sync::Arc, time::Duration};
+
+use mandate_domain::{AddressKey, Origin, RecordBody, RunChain, Who};
+use mandate_workflows::contract::RunPointer;
+
+use crate::{
+    catalog::Catalog,
+    executions::Executions,
+    failure::ActivityFailure,
+    models::Models,
+    store::{RunRow, Store, Tx},
+    tools::ToolSet,
+};
+
+mod admission;
+mod call_tool;
+mod claim;
+mod close_run;
+mod ends;
+mod invoke_model;
+mod open_run;
 pub mod permit;
+mod reconcile;
+mod review_approval;
+mod review_instruction;
 
 pub use permit::{ClaimRanOut, RecordedPermit};
+
+/// How long after its claim a holder may send. Before any Temporal timeout that starts another attempt.
+const SEND_WITHIN: Duration = Duration::from_secs(4);
+
+/// What the path works with.
+pub(crate) struct Governed {
+    pub(crate) store: Store,
+    pub(crate) catalog: Catalog,
+    pub(crate) tools: ToolSet,
+    pub(crate) models: Models,
+    pub(crate) executions: Arc<dyn Executions>,
+    /// The task queue that agent runs are started on.
+    pub(crate) task_queue: String,
+    /// Unique for each start of a worker.
+    pub(crate) holder: String,
+}
+
+/// A run that was admitted: what the store holds of it, and who asks now.
+pub(crate) struct Admitted {
+    chain: RunChain,
+    row: RunRow,
+    who: Who,
+    origin: Origin,
+    key: AddressKey,
+    pointer: RunPointer,
+}
+
+impl Admitted {
+    fn tenant(&self) -> &str {
+        self.row.agent.tenant()
+    }
+}
+
+impl Governed {
+    /// Begins to write: refuses a store that is behind the run, and records what the workflow refused since the last
+    /// activity.
+    async fn begin(&self, run: &Admitted) -> Result<Tx, ActivityFailure> {
+        let mut tx = self.store.begin(&run.chain).await?;
+        tx.check_seen(&run.pointer.audit).await?;
+        if let Some(refused) = &run.pointer.refused_messages {
+            let body = RecordBody::MessagesRefused { count: refused.count, last_reason: refused.last_reason.clone() };
+            self.append(&mut tx, run, format!("messages/{}", refused.count), body).await?;
+        }
+        Ok(tx)
+    }
+
+    async fn append(&self, tx: &mut Tx, run: &Admitted, key: String, body: RecordBody) -> Result<(), ActivityFailure> {
+        tx.append(&run.who, &run.origin, key, body).await?;
+        Ok(())
+    }
+}
+
+/// Passes a point at which tests end the worker.
+macro_rules! failpoint {
+    ($point:literal) => {
+        #[cfg(feature = "fault-injection")]
+        crate::failpoints::pass($point);
+    };
+}
+pub(crate) use failpoint;

@@ -1,9 +1,21 @@
-//! Effects, behind one governed path.
+//! Effects, behind one governed path (`governed.rs` has the picture). Policy and audit run inside the activities, so
+//! nothing can go around them: whoever schedules an activity can at most ask.
 
+pub mod agent_activities;
 pub mod catalog;
 pub mod clock;
+pub mod executions;
+#[cfg(feature = "fault-injection")]
+pub mod failpoints;
 pub mod governed;
 pub mod models;
 pub mod secrets;
 pub mod store;
 pub mod tools;
+
+mod caller;
+mod failure;
+mod heartbeat;
+
+pub use agent_activities::{AgentActivities, Closer, Setup, SetupError};
+pub use executions::{Executions, ServerExecutions};

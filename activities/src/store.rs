@@ -202,6 +202,30 @@ impl StoreError {
     }
 }
 
+impl StoreError {
+    /// Whether trying again can help: the store cannot be reached or is busy now. Everything else says that it holds
+    /// something else than was expected, and stays so.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Unreadable { .. } | Self::Busy | Self::Query(_) | Self::AddressKey { .. } => true,
+            Self::UnknownEncoding { .. }
+            | Self::OtherStore { .. }
+            | Self::BehindRun { .. }
+            | Self::Corrupt { .. }
+            | Self::KeyConflict { .. }
+            | Self::EffectConflict { .. }
+            | Self::EffectNotOpen { .. }
+            | Self::NotFound { .. }
+            | Self::NotCanonical(_)
+            | Self::WrongAddressKey { .. }
+            | Self::AddressKeyExposed { .. }
+            | Self::AddressKeyMalformed { .. }
+            | Self::BadTenant { .. } => false,
+        }
+    }
+}
+
 impl Store {
     /// The id of this store, which runs are pinned to.
     #[must_use]

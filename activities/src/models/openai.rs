@@ -25,11 +25,11 @@ mod request;
 /// Longest time to connect.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// Longest time for a whole answer. The activity's own time limit may be shorter.
-const ANSWER_LIMIT: Duration = Duration::from_secs(300);
+const ANSWER_LIMIT: Duration = Duration::from_mins(5);
 /// Largest answer.
 const ANSWER_BYTES_MAX: usize = 8 << 20;
 /// Longest wait that a provider may ask for.
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
+const RETRY_AFTER_MAX: Duration = Duration::from_mins(1);
 /// "Overloaded", as some providers and gateways answer.
 const OVERLOADED: u16 = 529;
 

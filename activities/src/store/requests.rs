@@ -211,7 +211,8 @@ impl Tx {
         if done.rows_affected() > 0 { Ok(()) } else { Err(StoreError::not_found(format_args!("request `{id}`"))) }
     }
 
-    /// The gates that people approved for this call with exactly these arguments, and that were not used yet.
+    /// The gates that people approved for this call with exactly these arguments. An approval that an earlier claim of
+    /// the same call used up is among them: a call is one effect, whichever attempt performs it.
     ///
     /// # Errors
     /// [`StoreError`] of the database.
@@ -221,7 +222,8 @@ impl Tx {
         arguments: &Address,
     ) -> Result<BTreeSet<PolicyId>, StoreError> {
         let rows: Vec<(String,)> = sqlx::query_as(
-            "SELECT gate_id FROM requests WHERE chain = $1 AND call = $2 AND arguments = $3 AND state = 'approved'",
+            "SELECT gate_id FROM requests
+             WHERE chain = $1 AND call = $2 AND arguments = $3 AND state IN ('approved', 'consumed')",
         )
         .bind(self.chain()?)
         .bind(call.to_string())

@@ -177,6 +177,15 @@ impl Tx {
         Ok(Appended::New)
     }
 
+    /// What the record of this key says, if it was written.
+    ///
+    /// # Errors
+    /// [`StoreError`] of the database or of a record that cannot be read.
+    pub async fn recorded(&mut self, key: &str) -> Result<Option<RecordBody>, StoreError> {
+        let chain = self.chain()?;
+        recorded_body(&mut self.db, chain, key).await
+    }
+
     async fn write(&mut self, chain: i64, linked: &LinkedRecord) -> Result<(), StoreError> {
         let canonical = std::str::from_utf8(&linked.canonical).map_err(StoreError::corrupt)?;
         sqlx::query("INSERT INTO records (chain, sequence, record_key, canonical, hash) VALUES ($1, $2, $3, $4, $5)")

@@ -1,0 +1,153 @@
+//! The activities bound to the contract: thin adapters over the governed path.
+
+use std::sync::Arc;
+
+use mandate_domain::Digest;
+use mandate_workflows::contract::{
+    CallToolInput, CallToolOutput, CloseRunInput, CloseRunOutput, InvokeModelInput, InvokeModelOutput, OpenRunInput,
+    OpenRunOutput, ReviewApprovalInput, ReviewApprovalOutput, ReviewInstructionInput, ReviewInstructionOutput,
+};
+use temporalio_macros::activities;
+use temporalio_sdk::activities::{ActivityContext, ActivityError};
+
+use crate::{
+    caller::Caller,
+    catalog::Catalog,
+    executions::Executions,
+    failure::ActivityFailure,
+    governed::Governed,
+    models::{LoadModelsError, Models},
+    store::Store,
+    tools::ToolSet,
+};
+
+/// What a worker is made of.
+pub struct Setup {
+    /// The store.
+    pub store: Store,
+    /// What configuration defines.
+    pub catalog: Catalog,
+    /// The task queue on which agent runs are started.
+    pub task_queue: String,
+    /// Who the worker is, as Temporal shows it. Made unique for each start.
+    pub identity: String,
+    /// Where first events come from.
+    pub executions: Arc<dyn Executions>,
+}
+
+/// A worker cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// Fix the model's configuration.
+    #[error("a configured model cannot be used")]
+    Models(#[from] LoadModelsError),
+    /// The operating system gives no random numbers.
+    #[error("no random numbers from the operating system")]
+    Random(#[from] getrandom::Error),
+}
+
+/// The activities of agent runs.
+pub struct AgentActivities {
+    path: Arc<Governed>,
+}
+
+impl AgentActivities {
+    /// Makes the activities; tool servers are started on first use.
+    ///
+    /// # Errors
+    /// [`SetupError`].
+    pub fn new(setup: Setup) -> Result<Self, SetupError> {
+        let Setup { store, catalog, task_queue, identity, executions } = setup;
+        let mut start = [0; 32];
+        getrandom::fill(&mut start)?;
+        let start: String = Digest::from_bytes(start).as_str().chars().take(8).collect();
+        let holder = format!("{identity}#{start}");
+        let tools = ToolSet::new(catalog.servers.clone());
+        let models = Models::new(catalog.models.clone())?;
+        let path = Governed { store, catalog, tools, models, executions, task_queue, holder };
+        Ok(Self { path: Arc::new(path) })
+    }
+
+    /// What [`AgentActivities::close`] closes, for whoever has handed the activities to a worker.
+    #[must_use]
+    pub fn closer(&self) -> Closer {
+        Closer(Arc::clone(&self.path))
+    }
+
+    fn caller(&self, context: ActivityContext) -> Result<Caller, ActivityError> {
+        Caller::of(context, &self.path.holder).map_err(ActivityFailure::into_activity_error)
+    }
+}
+
+/// Ends tool servers and closes the store.
+pub struct Closer(Arc<Governed>);
+
+impl Closer {
+    /// Call it when no activity runs any more.
+    pub async fn close(&self) {
+        self.0.tools.close().await;
+        self.0.store.close().await;
+    }
+}
+
+#[expect(missing_docs, reason = "the macro makes public items of each activity, without documentation")]
+mod bound {
+    use super::*;
+
+    #[activities]
+    impl AgentActivities {
+        #[activity(definition = mandate_workflows::contract::OpenRun)]
+        pub async fn open_run(
+            self: Arc<Self>,
+            ctx: ActivityContext,
+            input: OpenRunInput,
+        ) -> Result<OpenRunOutput, ActivityError> {
+            self.path.open_run(&self.caller(ctx)?, &input).await.map_err(ActivityFailure::into_activity_error)
+        }
+
+        #[activity(definition = mandate_workflows::contract::InvokeModel)]
+        pub async fn invoke_model(
+            self: Arc<Self>,
+            ctx: ActivityContext,
+            input: InvokeModelInput,
+        ) -> Result<InvokeModelOutput, ActivityError> {
+            self.path.invoke_model(&self.caller(ctx)?, &input).await.map_err(ActivityFailure::into_activity_error)
+        }
+
+        #[activity(definition = mandate_workflows::contract::CallTool)]
+        pub async fn call_tool(
+            self: Arc<Self>,
+            ctx: ActivityContext,
+            input: CallToolInput,
+        ) -> Result<CallToolOutput, ActivityError> {
+            self.path.call_tool(&self.caller(ctx)?, &input).await.map_err(ActivityFailure::into_activity_error)
+        }
+
+        #[activity(definition = mandate_workflows::contract::ReviewApproval)]
+        pub async fn review_approval(
+            self: Arc<Self>,
+            ctx: ActivityContext,
+            input: ReviewApprovalInput,
+        ) -> Result<ReviewApprovalOutput, ActivityError> {
+            self.path.review_approval(&self.caller(ctx)?, &input).await.map_err(ActivityFailure::into_activity_error)
+        }
+
+        #[activity(definition = mandate_workflows::contract::ReviewInstruction)]
+        pub async fn review_instruction(
+            self: Arc<Self>,
+            ctx: ActivityContext,
+            input: ReviewInstructionInput,
+        ) -> Result<ReviewInstructionOutput, ActivityError> {
+            self.path.review_instruction(&self.caller(ctx)?, &input).await.map_err(ActivityFailure::into_activity_error)
+        }
+
+        #[activity(definition = mandate_workflows::contract::CloseRun)]
+        pub async fn close_run(
+            self: Arc<Self>,
+            ctx: ActivityContext,
+            input: CloseRunInput,
+        ) -> Result<CloseRunOutput, ActivityError> {
+            self.path.close_run(&self.caller(ctx)?, &input).await.map_err(ActivityFailure::into_activity_error)
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! Who asks: only an execution whose chain `open_run` opened in this store.
+
+use mandate_domain::{Origin, Proof, RunChain, Who};
+use mandate_workflows::{WORKFLOW_TYPE, contract::RunPointer};
+
+use super::{Admitted, Governed};
+use crate::{caller::Caller, executions::StartedExecution, failure::ActivityFailure, store::RunRow};
+
+impl Governed {
+    /// Admits the execution that the task belongs to.
+    pub(super) async fn admit(&self, caller: &Caller, pointer: &RunPointer) -> Result<Admitted, ActivityFailure> {
+        self.store.check_pinned(&pointer.store)?;
+        let chain = self.chain_of(caller).await?;
+        let Some(row) = self.store.run(&chain).await? else {
+            let reason = format!("run `{chain}` was not opened by `open_run`");
+            return Err(self.intrusion(caller, reason).await?);
+        };
+        self.admitted(chain, row, caller.origin().clone(), pointer.clone()).await
+    }
+
+    async fn admitted(
+        &self,
+        chain: RunChain,
+        row: RunRow,
+        origin: Origin,
+        pointer: RunPointer,
+    ) -> Result<Admitted, ActivityFailure> {
+        let who = Who {
+            agent: row.agent.clone(),
+            agent_version: row.opened.pins.agent_version.clone(),
+            on_behalf_of: row.on_behalf_of.clone(),
+            proof: Proof::Claimed,
+        };
+        let key = self.store.address_key(row.agent.tenant()).await?;
+        Ok(Admitted { chain, row, who, origin, key, pointer })
+    }
+
+    /// The run chain of an execution: as recorded, or from the server's first event, never from the input.
+    async fn chain_of(&self, caller: &Caller) -> Result<RunChain, ActivityFailure> {
+        if caller.workflow_type != WORKFLOW_TYPE {
+            let reason = format!("workflow type `{}` may not ask for effects", caller.workflow_type);
+            return Err(self.intrusion(caller, reason).await?);
+        }
+        if let Some(chain) = self.store.execution(&caller.run_id).await? {
+            return Ok(chain);
+        }
+        let started = self.first_event(caller).await?;
+        let chain = RunChain { workflow_id: caller.workflow_id.clone(), first_run_id: started.first_run_id };
+        let mut tx = self.store.begin(&chain).await?;
+        if !tx.is_open() {
+            drop(tx);
+            let reason = format!("run `{chain}` was not opened by `open_run`");
+            return Err(self.intrusion(caller, reason).await?);
+        }
+        tx.accept_execution(&caller.run_id).await?;
+        tx.commit().await?;
+        Ok(chain)
+    }
+
+    /// The first event of the caller's execution, if it is an agent run of this task queue.
+    pub(super) async fn first_event(&self, caller: &Caller) -> Result<StartedExecution, ActivityFailure> {
+        let reason = match self.executions.started(&caller.workflow_id, &caller.run_id).await? {
+            None => "the server knows no such execution".to_owned(),
+            Some(started) if started.workflow_type != WORKFLOW_TYPE => {
+                format!("workflow type `{}` may not ask for effects", started.workflow_type)
+            }
+            Some(started) if started.task_queue != self.task_queue => {
+                format!(
+                    "agent runs of this worker are started on task queue `{}`, not `{}`",
+                    self.task_queue, started.task_queue
+                )
+            }
+            Some(started) => return Ok(started),
+        };
+        Err(self.intrusion(caller, reason).await?)
+    }
+
+    /// Records that something asked for what it may not ask for, and gives back the failure to end with.
+    pub(super) async fn intrusion(&self, caller: &Caller, reason: String) -> Result<ActivityFailure, ActivityFailure> {
+        let activity = &caller.context().info().activity_type;
+        let what = format!("activity `{activity}` for workflow `{}`", caller.workflow_id);
+        self.store.record_intrusion(caller.origin(), &what, &reason).await?;
+        tracing::warn!(activity, workflow_id = caller.workflow_id, run_id = caller.run_id, reason, "refused");
+        Ok(ActivityFailure::Intrusion { reason })
+    }
+}

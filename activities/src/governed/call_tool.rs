@@ -1,0 +1,338 @@
+//! `call_tool`: one tool call along the path.
+
+use std::time::Instant;
+
+use mandate_domain::{
+    Address, ApprovalRequest, Arguments, EffectId, PolicyId, ProposedCall, RecordBody, Refusal, RefusalKind,
+    ToolCallId, ToolCallOutcome, ToolDefinition,
+    approval::Gate,
+    canonical,
+    policy::{PolicyAction, PolicyDecision, PolicyOutcome, PolicyRequest},
+    tool::arguments::ArgumentsSchema,
+};
+use mandate_workflows::contract::{CallPurpose, CallToolInput, CallToolOutput};
+use serde_json::{Map, Value};
+
+use super::{Admitted, Governed, RecordedPermit, claim::Subject, failpoint};
+use crate::{
+    caller::Caller,
+    failure::ActivityFailure,
+    heartbeat::Heartbeat,
+    store::{EffectState, StoreError, Tx},
+    tools::{CallToolError, PrepareToolError, PreparedTool},
+};
+
+/// Longest arguments on a request card, in bytes.
+const ARGUMENTS_SHOWN_BYTES_MAX: usize = 4096;
+/// Longest name of a tool that a record repeats, in characters.
+const NAME_CHARS_MAX: usize = 64;
+
+/// A call as it stands in a recorded reply of its run.
+pub(super) struct RecordedCall {
+    pub(super) id: ToolCallId,
+    /// The tool that the model named, cut.
+    pub(super) named: String,
+    pub(super) input: Address,
+    proposed: ProposedCall,
+}
+
+/// A call that may go on: its tool is pinned and unchanged, its arguments fit.
+pub(super) struct CheckedCall<'a> {
+    pub(super) recorded: &'a RecordedCall,
+    pub(super) tool: &'a ToolDefinition,
+    pub(super) arguments: &'a Map<String, Value>,
+}
+
+/// What the recording transaction decided.
+enum Decided {
+    Permitted(RecordedPermit),
+    Ended(ToolCallOutcome),
+}
+
+impl Governed {
+    /// Walks the path for one call.
+    pub(crate) async fn call_tool(
+        &self,
+        caller: &Caller,
+        input: &CallToolInput,
+    ) -> Result<CallToolOutput, ActivityFailure> {
+        let _heartbeat = Heartbeat::start(caller.context());
+        let run = self.admit(caller, &input.run).await?;
+        let call = self.recorded_call(caller, &run, input.call).await?;
+        let outcome = match input.purpose {
+            CallPurpose::Perform => self.walk(caller, &run, &call).await,
+            CallPurpose::LookUp => self.look_up(&run, &call).await,
+        };
+        let outcome = match outcome {
+            Err(ActivityFailure::Store(StoreError::EffectConflict { .. })) => {
+                let reason = "effect_conflict: the effect was claimed before for another tool or other arguments";
+                self.park(&run, call.id, reason.to_owned()).await?
+            }
+            outcome => outcome?,
+        };
+        let audit = self.store.begin(&run.chain).await?.head().clone();
+        Ok(CallToolOutput { outcome, audit })
+    }
+
+    /// The call that the input points at. One that no recorded reply proposed is refused and recorded.
+    async fn recorded_call(
+        &self,
+        caller: &Caller,
+        run: &Admitted,
+        id: ToolCallId,
+    ) -> Result<RecordedCall, ActivityFailure> {
+        let reply = self.store.reply(&run.chain, id.turn).await?;
+        let index = usize::try_from(id.index).unwrap_or(usize::MAX);
+        let proposed = reply.and_then(|row| row.reply.calls.into_iter().nth(index)).filter(|_| id.revision == 1);
+        let Some(proposed) = proposed else {
+            let reason = format!("call `{id}` stands in no recorded model reply of this run");
+            return Err(self.intrusion(caller, reason).await?);
+        };
+        let input = arguments_address(run, &proposed.arguments);
+        let named = proposed.tool.chars().take(NAME_CHARS_MAX).collect();
+        Ok(RecordedCall { id, named, input, proposed })
+    }
+
+    async fn walk(
+        &self,
+        caller: &Caller,
+        run: &Admitted,
+        call: &RecordedCall,
+    ) -> Result<ToolCallOutcome, ActivityFailure> {
+        let effect = {
+            let mut tx = self.begin(run).await?;
+            if let Some(end) = tx.call_end(call.id).await? {
+                return Ok(end.outcome);
+            }
+            tx.effect(EffectId::Tool(call.id)).await?
+        };
+        let checked = match self.check_call(run, call)? {
+            Ok(checked) => checked,
+            Err(refusal) => return self.refuse(run, call, refusal).await,
+        };
+        if let Some(row) = effect
+            && let Some(outcome) = self.reconcile(run, &checked, row).await?
+        {
+            return Ok(outcome);
+        }
+        let prepared = match self.tools.prepare(checked.tool).await {
+            Ok(prepared) => prepared,
+            Err(error @ PrepareToolError::Unreachable { .. }) => return Err(error.into()),
+            Err(error @ (PrepareToolError::Unknown { .. } | PrepareToolError::Changed { .. })) => {
+                let refusal = refusal(RefusalKind::ToolChanged, error.to_string());
+                return self.refuse(run, call, refusal).await;
+            }
+        };
+        match self.decide_and_record(caller, run, &checked).await? {
+            Decided::Permitted(permit) => self.perform(run, &checked, &permit, prepared).await,
+            Decided::Ended(outcome) => Ok(outcome),
+        }
+    }
+
+    /// Is the tool offered and unchanged, and do the arguments fit? The model reads what does not.
+    fn check_call<'a>(
+        &self,
+        run: &'a Admitted,
+        call: &'a RecordedCall,
+    ) -> Result<Result<CheckedCall<'a>, Refusal>, ActivityFailure> {
+        let Some(tool) = run.row.tools.iter().find(|tool| tool.name.as_str() == call.proposed.tool) else {
+            let offered: Vec<_> = run.row.tools.iter().map(|tool| tool.name.as_str()).collect();
+            let reason =
+                format!("tool `{}` is not offered to this agent; offered are: {}.", call.named, offered.join(", "));
+            return Ok(Err(refusal(RefusalKind::ToolNotOffered, reason)));
+        };
+        if self.catalog.tools.get(&tool.name) != Some(tool) {
+            let reason = format!("the definition of tool `{}` changed since this run began.", tool.name);
+            return Ok(Err(refusal(RefusalKind::ToolChanged, reason)));
+        }
+        let arguments = match &call.proposed.arguments {
+            Arguments::Object(arguments) => arguments,
+            Arguments::Malformed(_) => {
+                let reason = "They are not a JSON object.".to_owned();
+                return Ok(Err(refusal(RefusalKind::InvalidArguments, reason)));
+            }
+        };
+        if let Err(invalid) = ArgumentsSchema::compile(&tool.input_schema)?.check(arguments) {
+            return Ok(Err(refusal(RefusalKind::InvalidArguments, format!("{invalid}."))));
+        }
+        Ok(Ok(CheckedCall { recorded: call, tool, arguments }))
+    }
+
+    /// Ends a call before policy is asked.
+    async fn refuse(
+        &self,
+        run: &Admitted,
+        call: &RecordedCall,
+        refusal: Refusal,
+    ) -> Result<ToolCallOutcome, ActivityFailure> {
+        let effect = EffectId::Tool(call.id);
+        let mut tx = self.begin(run).await?;
+        if let Some(row) = tx.effect(effect).await?
+            && !matches!(row.state, EffectState::Released)
+        {
+            // Something was begun under the old definition: "not performed" would be a guess.
+            drop(tx);
+            return self.park(run, call.id, refusal.reason).await;
+        }
+        let body = RecordBody::CallRefused {
+            effect,
+            target: call.named.clone(),
+            input: call.input.clone(),
+            refusal: refusal.kind,
+            reason: refusal.reason.clone(),
+        };
+        let outcome = self.end_refused(&mut tx, run, call.id, refusal).await?;
+        if tx.recorded(&format!("{effect}/refused")).await?.is_none() {
+            self.append(&mut tx, run, format!("{effect}/refused"), body).await?;
+        }
+        tx.commit().await?;
+        Ok(outcome)
+    }
+
+    /// The first durable write: facts, policy, approvals, decision, intent and claim in one transaction.
+    async fn decide_and_record(
+        &self,
+        caller: &Caller,
+        run: &Admitted,
+        call: &CheckedCall<'_>,
+    ) -> Result<Decided, ActivityFailure> {
+        let recorded = call.recorded;
+        let mut tx = self.begin(run).await?;
+        // Another attempt may have ended the call while this one connected.
+        if let Some(end) = tx.call_end(recorded.id).await? {
+            return Ok(Decided::Ended(end.outcome));
+        }
+        if tx.is_closed() {
+            let refusal = refusal(RefusalKind::RunEnded, "the run has ended.".to_owned());
+            let outcome = self.end_refused(&mut tx, run, recorded.id, refusal).await?;
+            return Ok(Decided::Ended(outcome));
+        }
+        let subject =
+            Subject { effect: EffectId::Tool(recorded.id), target: call.tool.name.as_str(), input: &recorded.input };
+        let begun = tx.effect(subject.effect).await?.is_some_and(|row| matches!(row.state, EffectState::Open));
+        let decision = self.decide(&mut tx, run, call).await?;
+        self.record_decision(&mut tx, run, &subject, &decision).await?;
+        match &decision.outcome {
+            PolicyOutcome::Allow => {
+                let approvals = tx.consume_approvals(recorded.id).await?;
+                let permit = self.claim(tx, caller, run, &subject, approvals).await?;
+                Ok(Decided::Permitted(permit))
+            }
+            PolicyOutcome::Deny | PolicyOutcome::RequireApproval(_) if begun => {
+                tx.commit().await?;
+                let reason = format!(
+                    "an earlier attempt was not answered, and policy no longer allows another: {}",
+                    decision.reason
+                );
+                Ok(Decided::Ended(self.park(run, recorded.id, reason).await?))
+            }
+            PolicyOutcome::Deny => {
+                let denied = Refusal { policies: decision.policies, ..refusal(RefusalKind::Denied, decision.reason) };
+                let outcome = self.end_refused(&mut tx, run, recorded.id, denied).await?;
+                tx.commit().await?;
+                Ok(Decided::Ended(outcome))
+            }
+            PolicyOutcome::RequireApproval(gates) => {
+                let requests = self.ask(&mut tx, run, call, gates).await?;
+                tx.commit().await?;
+                Ok(Decided::Ended(ToolCallOutcome::ApprovalRequired { requests }))
+            }
+        }
+    }
+
+    async fn decide(
+        &self,
+        tx: &mut Tx,
+        run: &Admitted,
+        call: &CheckedCall<'_>,
+    ) -> Result<PolicyDecision, ActivityFailure> {
+        let approved = tx.approved_gates(call.recorded.id, &call.recorded.input).await?;
+        Ok(self.catalog.policy.decide(&PolicyRequest {
+            agent: &run.row.agent,
+            agent_owner: &run.row.definition.owner,
+            on_behalf_of: &run.row.on_behalf_of,
+            workflow_id: &run.chain.workflow_id,
+            action: PolicyAction::CallTool { tool: call.tool, arguments: call.arguments },
+            approved: &approved,
+        }))
+    }
+
+    /// One request for each gate that is not open yet.
+    async fn ask(
+        &self,
+        tx: &mut Tx,
+        run: &Admitted,
+        call: &CheckedCall<'_>,
+        gates: &[Gate],
+    ) -> Result<Vec<ApprovalRequest>, ActivityFailure> {
+        let recorded = call.recorded;
+        let ids = tx.make_requests(recorded.id, gates, &recorded.input).await?;
+        let mut requests = Vec::with_capacity(ids.len());
+        for (id, gate) in ids.into_iter().zip(gates) {
+            let body = RecordBody::ApprovalRequested {
+                request: id.clone(),
+                effect: EffectId::Tool(recorded.id),
+                input: recorded.input.clone(),
+                gate: gate.clone(),
+            };
+            if tx.recorded(&format!("{id}/asked")).await?.is_none() {
+                self.append(tx, run, format!("{id}/asked"), body).await?;
+            }
+            requests.push(ApprovalRequest {
+                id,
+                call: recorded.id,
+                tool: call.tool.name.to_string(),
+                arguments: recorded.input.clone(),
+                gate: gate.clone(),
+                arguments_shown: shown(call.arguments),
+            });
+        }
+        Ok(requests)
+    }
+
+    async fn perform(
+        &self,
+        run: &Admitted,
+        call: &CheckedCall<'_>,
+        permit: &RecordedPermit,
+        prepared: PreparedTool,
+    ) -> Result<ToolCallOutcome, ActivityFailure> {
+        let began = Instant::now();
+        let answer = self.tools.call(permit, prepared, call.arguments).await;
+        failpoint!("tool.after_effect");
+        match answer {
+            Ok(answer) => self.record_answer(run, permit, call.recorded.id, call.tool, &answer, began.elapsed()).await,
+            Err(error @ CallToolError::NotSent { .. }) => {
+                self.give_back(run, permit, &error.to_string()).await?;
+                Err(error.into())
+            }
+            Err(error @ CallToolError::OutcomeUnknown { .. }) => self.unanswered(run, call, error).await,
+        }
+    }
+}
+
+/// A refusal that no policy made.
+pub(super) fn refusal(kind: RefusalKind, reason: String) -> Refusal {
+    Refusal { kind, policies: Vec::<PolicyId>::new(), reason }
+}
+
+/// Arguments without a canonical form get the address of their text: they are refused, and the record still names them.
+pub(super) fn arguments_address(run: &Admitted, arguments: &Arguments) -> Address {
+    match arguments {
+        Arguments::Object(object) => {
+            let bytes = canonical::to_canonical(object);
+            run.key.address(&bytes.unwrap_or_else(|_| Value::Object(object.clone()).to_string().into_bytes()))
+        }
+        Arguments::Malformed(text) => run.key.address(text.as_bytes()),
+    }
+}
+
+fn shown(arguments: &Map<String, Value>) -> String {
+    let text = canonical::to_canonical(arguments).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    let text = text.unwrap_or_default();
+    if text.len() <= ARGUMENTS_SHOWN_BYTES_MAX {
+        return text;
+    }
+    let cut = (0..=ARGUMENTS_SHOWN_BYTES_MAX).rev().find_map(|end| text.get(..end)).unwrap_or_default();
+    format!("{cut}… ({} bytes in all; only the beginning is shown)", text.len())
+}

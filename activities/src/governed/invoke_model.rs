@@ -1,0 +1,337 @@
+//! `invoke_model`: one model call along the path. A model call changes nothing outside, so one that was not answered is
+//! asked again under a new epoch; a recorded reply is returned, not asked for again.
+
+use std::time::{Duration, Instant};
+
+use mandate_domain::{
+    Address, CallSummary, Content, EffectId, INLINE_ONCE_BYTES_MAX, KnownBy, Message, ModelReply, ModelRequest,
+    ModelTurn, OfferedTool, RecordBody, ToolCallId, ToolCallOutcome,
+    policy::{PolicyAction, PolicyOutcome, PolicyRequest},
+};
+use mandate_workflows::contract::{InvokeModelInput, InvokeModelOutput, ModelCallOutcome};
+use serde_json::json;
+
+use super::{Admitted, Governed, RecordedPermit, call_tool::arguments_address, claim::Subject, failpoint};
+use crate::{
+    caller::Caller,
+    clock::BootClock,
+    failure::ActivityFailure,
+    heartbeat::Heartbeat,
+    models::{ModelError, ModelProvider},
+    store::{EffectState, ReplyRow, Settled, StoreError, Tx},
+};
+
+/// How many broken answers of one turn are asked again.
+const BROKEN_ANSWERS_MAX: u32 = 3;
+/// Longest name of a tool in history, in characters.
+const NAME_CHARS_MAX: usize = 64;
+
+/// What the recording transaction came to.
+enum Decided {
+    Permitted { permit: RecordedPermit, head: Address },
+    Ended(ModelCallOutcome),
+}
+
+impl Governed {
+    /// Walks the path for the model call of one turn.
+    pub(crate) async fn invoke_model(
+        &self,
+        caller: &Caller,
+        input: &InvokeModelInput,
+    ) -> Result<InvokeModelOutput, ActivityFailure> {
+        let _heartbeat = Heartbeat::start(caller.context());
+        let run = self.admit(caller, &input.run).await?;
+        let outcome = self.model_turn(caller, &run, input).await?;
+        let audit = self.store.begin(&run.chain).await?.head().clone();
+        Ok(InvokeModelOutput { outcome, audit })
+    }
+
+    async fn model_turn(
+        &self,
+        caller: &Caller,
+        run: &Admitted,
+        input: &InvokeModelInput,
+    ) -> Result<ModelCallOutcome, ActivityFailure> {
+        if let Some(row) = self.store.reply(&run.chain, input.turn).await? {
+            if row.before == input.transcript && row.append == input.append {
+                return Ok(ModelCallOutcome::Replied(self.recorded_turn(run, &row).await?));
+            }
+            let reason = format!("turn {} was asked before with another transcript", input.turn);
+            return Err(self.intrusion(caller, reason).await?);
+        }
+        let Some(provider) = self.models.get(&run.row.definition.model) else {
+            let reason = format!("model `{}` is not configured on this worker", run.row.definition.model);
+            return Ok(ModelCallOutcome::Failed { reason });
+        };
+        let (permit, head) = match self.decide_model(caller, run, input).await? {
+            Decided::Permitted { permit, head } => (permit, head),
+            Decided::Ended(outcome) => return Ok(outcome),
+        };
+        self.ask_model(run, input, provider, &permit, &head).await
+    }
+
+    /// The first durable write.
+    async fn decide_model(
+        &self,
+        caller: &Caller,
+        run: &Admitted,
+        input: &InvokeModelInput,
+    ) -> Result<Decided, ActivityFailure> {
+        let effect = EffectId::Model(input.turn);
+        let mut tx = self.begin(run).await?;
+        if let Some(row) = tx.effect(effect).await? {
+            match row.state {
+                EffectState::Settled { outcome, .. } => return Ok(Decided::Ended(settled_failure(&outcome))),
+                EffectState::Open => {
+                    let wait = row.send_by.time_left(&BootClock::now()?);
+                    if !wait.is_zero() {
+                        return Err(ActivityFailure::Claimed { effect, holder: row.holder, wait });
+                    }
+                }
+                EffectState::Released | EffectState::Unknown { .. } => {}
+            }
+        }
+        let head = match self.append_results(&mut tx, run, input).await? {
+            Ok(head) => head,
+            Err(reason) => {
+                drop(tx);
+                return Err(self.intrusion(caller, reason).await?);
+            }
+        };
+        let model = &run.row.definition.model;
+        let decision = self.catalog.policy.decide(&PolicyRequest {
+            agent: &run.row.agent,
+            agent_owner: &run.row.definition.owner,
+            on_behalf_of: &run.row.on_behalf_of,
+            workflow_id: &run.chain.workflow_id,
+            action: PolicyAction::InvokeModel { model },
+            approved: &std::collections::BTreeSet::new(),
+        });
+        let subject = Subject { effect, target: model.as_str(), input: &head };
+        self.record_decision(&mut tx, run, &subject, &decision).await?;
+        match decision.outcome {
+            PolicyOutcome::Allow => {
+                let permit = self.claim(tx, caller, run, &subject, Vec::new()).await?;
+                Ok(Decided::Permitted { permit, head })
+            }
+            PolicyOutcome::Deny => {
+                tx.commit().await?;
+                Ok(Decided::Ended(ModelCallOutcome::Denied { reason: decision.reason }))
+            }
+            PolicyOutcome::RequireApproval(_) => {
+                tx.commit().await?;
+                let reason = format!(
+                    "policy asks for approval of a model call, which only tools can wait for: {}",
+                    decision.reason
+                );
+                Ok(Decided::Ended(ModelCallOutcome::Denied { reason }))
+            }
+        }
+    }
+
+    /// Appends the results of the last turn, as the store has them. The pointer must say the same.
+    async fn append_results(
+        &self,
+        tx: &mut Tx,
+        run: &Admitted,
+        input: &InvokeModelInput,
+    ) -> Result<Result<Address, String>, ActivityFailure> {
+        let (before, calls) = match input.turn.checked_sub(1) {
+            None => return Ok(Err("turns are counted from 1".to_owned())),
+            Some(0) => (run.row.opened.transcript.clone(), 0),
+            Some(last) => match self.store.reply(&run.chain, last).await? {
+                Some(row) => (row.after, row.reply.calls.len()),
+                None => return Ok(Err(format!("turn {last} has no recorded reply"))),
+            },
+        };
+        if before != input.transcript {
+            return Ok(Err(format!("turn {} points at another transcript than the recorded one", input.turn)));
+        }
+        let mut head = before;
+        let mut ends = Vec::with_capacity(calls);
+        for index in 0..u32::try_from(calls).unwrap_or(u32::MAX) {
+            let call = ToolCallId::new(input.turn - 1, index);
+            let Some(end) = tx.call_end(call).await? else {
+                return Ok(Err(format!("call `{call}` has no recorded result")));
+            };
+            let message = self.result_message(run, call, &end.message, &end.outcome).await?;
+            head = tx.append_message(run.tenant(), Some(&head), &message).await?;
+            ends.push(end.message);
+        }
+        if ends == input.append { Ok(Ok(head)) } else { Ok(Err("other results than the recorded ones".to_owned())) }
+    }
+
+    async fn result_message(
+        &self,
+        run: &Admitted,
+        call: ToolCallId,
+        address: &Address,
+        outcome: &ToolCallOutcome,
+    ) -> Result<Message, ActivityFailure> {
+        let text = self.store.content(run.tenant(), address).await?;
+        let text =
+            text.ok_or_else(|| StoreError::Corrupt { what: format!("the result of call `{call}` is missing") })?;
+        let is_error = match outcome {
+            ToolCallOutcome::Returned { is_error, .. } => *is_error,
+            ToolCallOutcome::Refused { .. }
+            | ToolCallOutcome::ApprovalRequired { .. }
+            | ToolCallOutcome::OutcomeUnknown { .. }
+            | ToolCallOutcome::NotPerformed => true,
+        };
+        Ok(Message::Tool { call, text, is_error })
+    }
+
+    async fn ask_model(
+        &self,
+        run: &Admitted,
+        input: &InvokeModelInput,
+        provider: &dyn ModelProvider,
+        permit: &RecordedPermit,
+        head: &Address,
+    ) -> Result<ModelCallOutcome, ActivityFailure> {
+        let request = self.model_request(run, head).await?;
+        let began = Instant::now();
+        let answer = provider.complete(permit, &request).await;
+        failpoint!("model.after_effect");
+        match answer {
+            Ok(reply) => {
+                let turn = self.record_reply(run, input, permit, head, &reply, began.elapsed()).await?;
+                Ok(ModelCallOutcome::Replied(turn))
+            }
+            Err(error @ ModelError::NotSent { .. }) => {
+                self.give_back(run, permit, &error.to_string()).await?;
+                Err(error.into())
+            }
+            Err(ModelError::Refused { reason }) => self.record_refusal(run, permit, reason, began.elapsed()).await,
+            Err(ModelError::Protocol { reason }) if permit.epoch() >= BROKEN_ANSWERS_MAX => {
+                let reason = format!("{BROKEN_ANSWERS_MAX} answers in a row broke the protocol: {reason}");
+                self.record_refusal(run, permit, reason, began.elapsed()).await
+            }
+            Err(
+                error @ (ModelError::RateLimited { .. }
+                | ModelError::Overloaded { .. }
+                | ModelError::Unreachable { .. }
+                | ModelError::Protocol { .. }),
+            ) => Err(error.into()),
+        }
+    }
+
+    async fn model_request(&self, run: &Admitted, head: &Address) -> Result<ModelRequest, ActivityFailure> {
+        let messages = self.store.transcript(run.tenant(), head).await?;
+        let tools = run.row.tools.iter().map(|tool| OfferedTool {
+            name: tool.name.to_string(),
+            description: tool.description.clone(),
+            input_schema: tool.input_schema.clone(),
+        });
+        Ok(ModelRequest { messages, tools: tools.collect() })
+    }
+
+    /// The second durable write: reply, transcript, outcome.
+    async fn record_reply(
+        &self,
+        run: &Admitted,
+        input: &InvokeModelInput,
+        permit: &RecordedPermit,
+        asked: &Address,
+        reply: &ModelReply,
+        took: Duration,
+    ) -> Result<ModelTurn, ActivityFailure> {
+        let mut tx = self.begin(run).await?;
+        let message = Message::Assistant { text: reply.text.clone(), calls: reply.calls.clone() };
+        let after = tx.append_message(run.tenant(), Some(asked), &message).await?;
+        let stored = json!({ "transcript": after });
+        let (effect, epoch) = (permit.effect(), permit.epoch());
+        match tx.settle(effect, epoch, &stored, KnownBy::Answer).await? {
+            Settled::First => {
+                tx.record_reply(input.turn, &input.transcript, &input.append, &after, reply).await?;
+                let body = outcome_record(permit, after.clone(), false, Some(reply.usage), took);
+                self.append(&mut tx, run, format!("{effect}/outcome/{epoch}"), body).await?;
+            }
+            Settled::Late => {
+                let body = RecordBody::LateOutcome { effect, epoch, result: after.clone(), may_have_doubled: false };
+                self.append(&mut tx, run, format!("{effect}/late/{epoch}"), body).await?;
+            }
+        }
+        let turn = self.turn_of(&mut tx, run, &after, reply).await?;
+        tx.commit().await?;
+        failpoint!("model.after_outcome");
+        Ok(turn)
+    }
+
+    /// The provider will not answer: that is the outcome, and asking again does not help.
+    async fn record_refusal(
+        &self,
+        run: &Admitted,
+        permit: &RecordedPermit,
+        reason: String,
+        took: Duration,
+    ) -> Result<ModelCallOutcome, ActivityFailure> {
+        let mut tx = self.begin(run).await?;
+        let result = tx.put_content(run.tenant(), &reason).await?;
+        let (effect, epoch) = (permit.effect(), permit.epoch());
+        if tx.settle(effect, epoch, &json!({ "refused": reason }), KnownBy::Answer).await? == Settled::First {
+            let body = outcome_record(permit, result, true, None, took);
+            self.append(&mut tx, run, format!("{effect}/outcome/{epoch}"), body).await?;
+        }
+        tx.commit().await?;
+        Ok(ModelCallOutcome::Failed { reason })
+    }
+
+    /// A recorded reply as history has it.
+    async fn recorded_turn(&self, run: &Admitted, row: &ReplyRow) -> Result<ModelTurn, ActivityFailure> {
+        let mut tx = self.begin(run).await?;
+        self.turn_of(&mut tx, run, &row.after, &row.reply).await
+    }
+
+    async fn turn_of(
+        &self,
+        tx: &mut Tx,
+        run: &Admitted,
+        after: &Address,
+        reply: &ModelReply,
+    ) -> Result<ModelTurn, ActivityFailure> {
+        let text = match &reply.text {
+            Some(text) if reply.calls.is_empty() => {
+                let address = tx.put_content(run.tenant(), text).await?;
+                Some(Content::describe(address, text, INLINE_ONCE_BYTES_MAX))
+            }
+            Some(text) => Some(self.put(tx, run, text).await?),
+            None => None,
+        };
+        let calls = reply.calls.iter().map(|call| CallSummary {
+            tool: call.tool.chars().take(NAME_CHARS_MAX).collect(),
+            arguments: arguments_address(run, &call.arguments),
+            timeout_secs: run
+                .row
+                .tools
+                .iter()
+                .find(|tool| tool.name.as_str() == call.tool)
+                .map(|tool| tool.timeout_secs),
+        });
+        Ok(ModelTurn { transcript: after.clone(), text, calls: calls.collect(), usage: reply.usage })
+    }
+}
+
+fn outcome_record(
+    permit: &RecordedPermit,
+    result: Address,
+    is_error: bool,
+    usage: Option<mandate_domain::Usage>,
+    took: Duration,
+) -> RecordBody {
+    RecordBody::Outcome {
+        effect: permit.effect(),
+        epoch: permit.epoch(),
+        known_by: KnownBy::Answer,
+        result,
+        is_error,
+        usage,
+        duration_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+    }
+}
+
+/// A model effect that is settled without a recorded reply was refused by the provider.
+fn settled_failure(outcome: &serde_json::Value) -> ModelCallOutcome {
+    let reason = outcome.get("refused").and_then(|reason| reason.as_str()).unwrap_or("the model gave no usable answer");
+    ModelCallOutcome::Failed { reason: reason.to_owned() }
+}

@@ -1,0 +1,139 @@
+//! `open_run`: takes the task from the execution's first event, resolves the agent, pins what the run holds on to.
+
+use std::collections::BTreeMap;
+
+use mandate_domain::{
+    AgentDefinition, AgentTask, ChainHead, Message, OpenedRun, Proof, RecordBody, RunChain, RunPins, ToolDefinition,
+    Who, canonical,
+};
+use mandate_workflows::{
+    contract::{OpenRunInput, OpenRunOutput},
+    lenient::{Lenient, Start},
+};
+
+use super::{Governed, failpoint};
+use crate::{
+    caller::Caller, executions::StartedExecution, failure::ActivityFailure, heartbeat::Heartbeat, store::NewRun,
+    tools::PrepareToolError,
+};
+
+impl Governed {
+    /// Opens the run of the caller's execution. Opened before, it is given back as it is.
+    pub(crate) async fn open_run(
+        &self,
+        caller: &Caller,
+        _input: &OpenRunInput,
+    ) -> Result<OpenRunOutput, ActivityFailure> {
+        let _heartbeat = Heartbeat::start(caller.context());
+        let started = self.first_event(caller).await?;
+        let chain = RunChain { workflow_id: caller.workflow_id.clone(), first_run_id: started.first_run_id.clone() };
+        if let Some(row) = self.store.run(&chain).await? {
+            return Ok(OpenRunOutput { opened: row.opened, audit: row.head });
+        }
+        if started.first_run_id != caller.run_id {
+            let reason = format!("run `{chain}` is continued and was never opened in this store");
+            return Err(self.intrusion(caller, reason).await?);
+        }
+        let task = task_of(&started)?;
+        let agent = self.resolve_agent(&task)?;
+        let tools = self.resolve_tools(agent).await?;
+        self.record_opening(caller, chain, &task, agent, tools).await
+    }
+
+    fn resolve_agent(&self, task: &AgentTask) -> Result<&AgentDefinition, ActivityFailure> {
+        self.catalog.agents.get(&task.agent).ok_or_else(|| {
+            let known: Vec<_> = self.catalog.agents.keys().map(ToString::to_string).collect();
+            ActivityFailure::UnknownAgent { agent: task.agent.clone(), known: known.join(", ") }
+        })
+    }
+
+    /// The offered tools, each compared with what its server offers now.
+    async fn resolve_tools(&self, agent: &AgentDefinition) -> Result<Vec<ToolDefinition>, ActivityFailure> {
+        let mut tools = Vec::with_capacity(agent.tools.len());
+        for name in &agent.tools {
+            let Some(tool) = self.catalog.tools.get(name) else {
+                let reason = format!("tool `{name}` is not registered");
+                return Err(ActivityFailure::BrokenAgent { agent: agent.name.clone(), reason });
+            };
+            match self.tools.prepare(tool).await {
+                Ok(_) => tools.push(tool.clone()),
+                Err(error @ PrepareToolError::Unreachable { .. }) => return Err(error.into()),
+                Err(error @ (PrepareToolError::Unknown { .. } | PrepareToolError::Changed { .. })) => {
+                    let reason = error.to_string();
+                    return Err(ActivityFailure::BrokenAgent { agent: agent.name.clone(), reason });
+                }
+            }
+        }
+        Ok(tools)
+    }
+
+    fn pins(&self, agent: &AgentDefinition, tools: &[ToolDefinition]) -> Result<RunPins, ActivityFailure> {
+        let mut digests = BTreeMap::new();
+        for tool in tools {
+            digests.insert(tool.name.clone(), tool.digest()?);
+        }
+        Ok(RunPins {
+            store: self.store.id().clone(),
+            agent_version: canonical::digest(agent)?,
+            instructions: canonical::sha256(agent.instructions.as_bytes()),
+            model: agent.model.clone(),
+            tools: digests,
+            bundle: self.catalog.policy.digest().clone(),
+        })
+    }
+
+    async fn record_opening(
+        &self,
+        caller: &Caller,
+        chain: RunChain,
+        task: &AgentTask,
+        agent: &AgentDefinition,
+        tools: Vec<ToolDefinition>,
+    ) -> Result<OpenRunOutput, ActivityFailure> {
+        let pins = self.pins(agent, &tools)?;
+        let tool_digests = canonical::digest(&pins.tools)?;
+        let tenant = agent.name.tenant();
+        let mut tx = self.store.begin(&chain).await?;
+        let prompt = tx.put_content(tenant, &task.prompt).await?;
+        let system = Message::System { text: agent.instructions.clone() };
+        let system = tx.append_message(tenant, None, &system).await?;
+        let user = Message::User { text: task.prompt.clone() };
+        let transcript = tx.append_message(tenant, Some(&system), &user).await?;
+        let opened = OpenedRun { run: chain.clone(), pins: pins.clone(), limits: agent.limits, transcript };
+        let on_behalf_of = task.on_behalf_of.clone();
+        let new = NewRun {
+            agent: agent.name.clone(),
+            on_behalf_of,
+            opened: opened.clone(),
+            definition: agent.clone(),
+            tools,
+        };
+        tx.open_run(&new).await?;
+        tx.accept_execution(&caller.run_id).await?;
+        let who = Who {
+            agent: agent.name.clone(),
+            agent_version: pins.agent_version,
+            on_behalf_of: task.on_behalf_of.clone(),
+            proof: Proof::Claimed,
+        };
+        let (model, instructions, bundle, store) = (pins.model, pins.instructions, pins.bundle, pins.store);
+        let body = RecordBody::RunOpened { prompt, model, instructions, tools: tool_digests, bundle, store };
+        tx.append(&who, caller.origin(), "open".to_owned(), body).await?;
+        failpoint!("open.before_commit");
+        let audit: ChainHead = tx.commit().await?;
+        failpoint!("open.after_commit");
+        Ok(OpenRunOutput { opened, audit })
+    }
+}
+
+/// The task in the execution's start input, read by the same rules as the workflow reads it.
+fn task_of(started: &StartedExecution) -> Result<AgentTask, ActivityFailure> {
+    let invalid = |reason: String| ActivityFailure::InvalidInput { reason };
+    let [input] = &started.input[..] else {
+        return Err(invalid(format!("expected one JSON input, got {}", started.input.len())));
+    };
+    match Lenient::json(input.clone()).start().map_err(invalid)? {
+        Start::Task(task) => Ok(*task),
+        Start::Continued(_) => Err(invalid("a first execution cannot continue another".to_owned())),
+    }
+}

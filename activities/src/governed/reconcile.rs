@@ -1,0 +1,168 @@
+//! An intent without an outcome: what may be done about it depends on the tool, and "it did not happen" is never
+//! assumed.
+
+use std::time::Duration;
+
+use mandate_domain::{EffectId, KnownBy, Recovery, ToolCallOutcome, ToolName};
+
+use super::{
+    Admitted, Governed, RecordedPermit,
+    call_tool::{CheckedCall, RecordedCall},
+    ends::Outcome,
+    permit::idempotency_key,
+};
+use crate::{
+    clock::BootClock,
+    failure::ActivityFailure,
+    store::{EffectRow, EffectState},
+    tools::{CallToolError, CheckAnswer, PreparedTool, ToolAnswer},
+};
+
+/// How often a tool that may be called again is called without an answer before a person is asked.
+const EPOCHS_MAX: u32 = 10;
+/// How long a check tool may be asked under one permit.
+const CHECK_WITHIN: Duration = Duration::from_secs(60);
+
+impl Governed {
+    /// Looks at an effect that was begun before. None: it may be decided about again.
+    pub(super) async fn reconcile(
+        &self,
+        run: &Admitted,
+        call: &CheckedCall<'_>,
+        row: EffectRow,
+    ) -> Result<Option<ToolCallOutcome>, ActivityFailure> {
+        match row.state {
+            EffectState::Released => return Ok(None),
+            EffectState::Unknown { reason } => return Ok(Some(ToolCallOutcome::OutcomeUnknown { reason })),
+            // Settled with its end in the same transaction: the look at the call's end has found it.
+            EffectState::Settled { .. } => {
+                let reason = "the effect has an outcome, and its call has no end".to_owned();
+                return Ok(Some(ToolCallOutcome::OutcomeUnknown { reason }));
+            }
+            EffectState::Open => {}
+        }
+        let left = row.send_by.time_left(&BootClock::now()?);
+        if !left.is_zero() {
+            return Err(ActivityFailure::Claimed { effect: row.effect, holder: row.holder, wait: left });
+        }
+        match call.tool.recovery() {
+            Recovery::CallAgain if row.epoch < EPOCHS_MAX => Ok(None),
+            Recovery::CallAgain => {
+                let reason = format!("the tool was called {EPOCHS_MAX} times and did not answer");
+                self.park(run, call.recorded.id, reason).await.map(Some)
+            }
+            Recovery::Check { with, settles_within_secs } => {
+                self.check(run, call, &row, &with, settles_within_secs).await
+            }
+            Recovery::AskPerson => {
+                let reason = "the call was sent, or may have been, and was not answered";
+                self.park(run, call.recorded.id, reason.to_owned()).await.map(Some)
+            }
+        }
+    }
+
+    /// Asks the check tool.
+    async fn check(
+        &self,
+        run: &Admitted,
+        call: &CheckedCall<'_>,
+        row: &EffectRow,
+        with: &ToolName,
+        settles_within_secs: Option<u64>,
+    ) -> Result<Option<ToolCallOutcome>, ActivityFailure> {
+        let asked_at = BootClock::now()?;
+        let answer = self.ask_check_tool(run, row, with).await?;
+        if answer.happened {
+            return self.settle_checked(run, call, row, answer).await.map(Some);
+        }
+        let Some(settles_within) = settles_within_secs.map(Duration::from_secs) else {
+            let reason =
+                format!("`{with}` says that it has not happened, and no time is stated after which that is final");
+            return self.park(run, call.recorded.id, reason).await.map(Some);
+        };
+        let settled_at = row.send_by.plus(settles_within);
+        if !settled_at.has_passed(&asked_at) {
+            let wait = settled_at.time_left(&asked_at);
+            return Err(ActivityFailure::NotSettled { effect: row.effect, wait });
+        }
+        let mut tx = self.begin(run).await?;
+        if tx.release(row.effect, row.epoch).await? {
+            let reason = format!("`{with}` says that it did not happen");
+            self.record_not_sent(&mut tx, run, row.effect, row.epoch, &reason).await?;
+            tx.commit().await?;
+        }
+        Ok(None)
+    }
+
+    async fn ask_check_tool(
+        &self,
+        run: &Admitted,
+        row: &EffectRow,
+        with: &ToolName,
+    ) -> Result<CheckAnswer, ActivityFailure> {
+        let Some(definition) = self.catalog.tools.get(with) else {
+            let reason = format!("check tool `{with}` is no longer registered");
+            return Err(CallToolError::NotSent { tool: with.to_string(), reason }.into());
+        };
+        let prepared: PreparedTool = self.tools.prepare(definition).await?;
+        // The question changes nothing and is part of the recorded effect: it goes out under that effect's epoch.
+        let send_by = std::time::Instant::now() + CHECK_WITHIN;
+        let permit = RecordedPermit::new(run.chain.clone(), row.effect, row.epoch, send_by);
+        Ok(self.tools.check(&permit, prepared, &idempotency_key(&run.chain, row.effect)).await?)
+    }
+
+    async fn settle_checked(
+        &self,
+        run: &Admitted,
+        call: &CheckedCall<'_>,
+        row: &EffectRow,
+        answer: CheckAnswer,
+    ) -> Result<ToolCallOutcome, ActivityFailure> {
+        let text = answer
+            .result
+            .map_or_else(|| "It happened; its result is not known.".to_owned(), |result| result.to_string());
+        let answer = ToolAnswer { text, structured: None, is_error: false };
+        let mut tx = self.begin(run).await?;
+        let outcome = Outcome { epoch: row.epoch, known_by: KnownBy::Check, answer: &answer, took: Duration::ZERO };
+        let outcome = self.settle_call(&mut tx, run, call.recorded.id, call.tool, &outcome).await?;
+        tx.commit().await?;
+        Ok(outcome)
+    }
+
+    /// A call that this attempt sent and that was not answered.
+    pub(super) async fn unanswered(
+        &self,
+        run: &Admitted,
+        call: &CheckedCall<'_>,
+        error: CallToolError,
+    ) -> Result<ToolCallOutcome, ActivityFailure> {
+        match call.tool.recovery() {
+            // The next attempt reconciles, when the claim has run out.
+            Recovery::CallAgain | Recovery::Check { .. } => Err(error.into()),
+            Recovery::AskPerson => self.park(run, call.recorded.id, error.to_string()).await,
+        }
+    }
+
+    /// What the store knows of a call whose activity was lost for good. Performs nothing.
+    pub(super) async fn look_up(
+        &self,
+        run: &Admitted,
+        call: &RecordedCall,
+    ) -> Result<ToolCallOutcome, ActivityFailure> {
+        let effect = {
+            let mut tx = self.begin(run).await?;
+            if let Some(end) = tx.call_end(call.id).await? {
+                return Ok(end.outcome);
+            }
+            tx.effect(EffectId::Tool(call.id)).await?
+        };
+        match effect.map(|row| row.state) {
+            None | Some(EffectState::Released) => Ok(ToolCallOutcome::NotPerformed),
+            Some(EffectState::Unknown { reason }) => Ok(ToolCallOutcome::OutcomeUnknown { reason }),
+            Some(EffectState::Open | EffectState::Settled { .. }) => {
+                let reason = "the call was begun, and its activity was lost before it was answered";
+                self.park(run, call.id, reason.to_owned()).await
+            }
+        }
+    }
+}
