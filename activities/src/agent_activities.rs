@@ -90,9 +90,13 @@ impl Closer {
     }
 }
 
-#[expect(missing_docs, reason = "the macro makes public items of each activity, without documentation")]
+#[expect(missing_docs, clippy::missing_errors_doc, reason = "the macro makes public items of each activity")]
 mod bound {
-    use super::*;
+    use super::{
+        ActivityContext, ActivityError, ActivityFailure, AgentActivities, Arc, CallToolInput, CallToolOutput,
+        CloseRunInput, CloseRunOutput, InvokeModelInput, InvokeModelOutput, OpenRunInput, OpenRunOutput,
+        ReviewApprovalInput, ReviewApprovalOutput, ReviewInstructionInput, ReviewInstructionOutput, activities,
+    };
 
     #[activities]
     impl AgentActivities {

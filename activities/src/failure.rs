@@ -94,10 +94,12 @@ fn store_verdict(error: &StoreError) -> (&'static str, Verdict) {
     if error.may_pass() {
         return ("StoreUnavailable", Verdict::Again(None));
     }
-    let kind = match error {
-        StoreError::OtherStore { .. } => "OtherStore",
-        StoreError::BehindRun { .. } => "store_behind_run",
-        _ => "StoreRefused",
+    let kind = if matches!(error, StoreError::OtherStore { .. }) {
+        "OtherStore"
+    } else if matches!(error, StoreError::BehindRun { .. }) {
+        "store_behind_run"
+    } else {
+        "StoreRefused"
     };
     (kind, Verdict::Never)
 }

@@ -184,7 +184,7 @@ impl AgentRun {
                 self.next_turn(moment, commands);
             }
             Phase::Acting if moment.history_is_long && self.nothing_under_way() => {
-                commands.push(Command::ContinueAsNew)
+                commands.push(Command::ContinueAsNew);
             }
             Phase::Stopping if self.nothing_under_way() => self.close(commands),
             Phase::Opening

@@ -43,7 +43,7 @@ pub fn escape_line(text: &str) -> String {
     escape(text).replace('\n', "\\n")
 }
 
-/// Foreign text in a Markdown code fence longer than any run of backticks in it (CommonMark 0.31 section 4.5).
+/// Foreign text in a Markdown code fence longer than any run of backticks in it (the `CommonMark` specification 0.31, section 4.5).
 #[must_use]
 pub fn fence(text: &str) -> String {
     let text = escape(text);

@@ -10,6 +10,7 @@ pub mod arguments;
 /// A tool as the registry describes it. The registry is the organisation's own word: a server's annotations are hints
 /// from an untrusted party and never make a tool less restricted than this.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "the four hints of MCP, under MCP's names")]
 pub struct ToolDefinition {
     /// Name in the registry.
     pub name: ToolName,

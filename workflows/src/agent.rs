@@ -49,9 +49,19 @@ enum Message {
 /// How many messages may wait for the run loop; more are dropped and counted as one refusal.
 const INBOX_MAX: usize = 1000;
 
-#[expect(missing_docs, reason = "the macros make public items of each handler, without documentation")]
+#[expect(
+    missing_docs,
+    clippy::missing_errors_doc,
+    clippy::must_use_candidate,
+    clippy::needless_pass_by_value,
+    reason = "the macros make public items of each handler and fix its signature"
+)]
 mod handlers {
-    use super::*;
+    use super::{
+        AgentResult, AgentWorkflow, Answer, HandlerError, Lenient, Message, PendingRequest, Status,
+        SyncWorkflowContext, Transcript, Verdict, WaitConditionOptions, WorkflowCancellationToken, WorkflowContext,
+        WorkflowContextView, WorkflowResult, driver, workflow_methods,
+    };
 
     #[workflow_methods]
     impl AgentWorkflow {
@@ -143,7 +153,7 @@ impl AgentWorkflow {
             ..INBOX_MAX => self.inbox.push_back(message),
             _ if must_pass => self.inbox.push_back(message),
             INBOX_MAX => {
-                self.inbox.push_back(Message::Refused("too many messages at once; some were dropped".to_owned()))
+                self.inbox.push_back(Message::Refused("too many messages at once; some were dropped".to_owned()));
             }
             _ => {}
         }

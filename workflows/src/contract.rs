@@ -246,7 +246,7 @@ pub struct CloseRunOutput {
     pub audit: ChainHead,
 }
 
-#[expect(missing_docs, reason = "the macro makes public items of each declaration, without documentation")]
+#[expect(missing_docs, clippy::must_use_candidate, reason = "the macro makes public items of each declaration")]
 mod declarations {
     use temporalio_macros::activity_definitions;
 

@@ -1,8 +1,6 @@
 //! Inputs that people write by hand: decoded inside the workflow, so that bad text is answered instead of failing the
 //! workflow task again and again (a typed signal whose payload does not decode does just that).
 
-use std::collections::HashMap;
-
 use mandate_domain::{
     AgentTask, ApprovalDecision, INLINE_ONCE_BYTES_MAX, ParseIdError, PersonId, RequestId, Resolution, ToolCallId,
     Verdict,
@@ -47,7 +45,7 @@ impl Lenient {
     /// JSON as one payload.
     #[must_use]
     pub fn json(text: Vec<u8>) -> Self {
-        let metadata = HashMap::from([("encoding".to_owned(), b"json/plain".to_vec())]);
+        let metadata = [("encoding".to_owned(), b"json/plain".to_vec())].into();
         Self(vec![Payload { metadata, data: text, ..Payload::default() }])
     }
 

@@ -17,11 +17,11 @@ use temporalio_workflow::{
 /// A worker that sends no heartbeat for so long is taken for dead.
 const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time for everything in an activity that is not the effect itself: connecting, store, policy.
-const MARGIN: Duration = Duration::from_secs(60);
+const MARGIN: Duration = Duration::from_mins(1);
 /// One attempt of an activity that only touches the store.
-const STORE_ATTEMPT: Duration = Duration::from_secs(60);
+const STORE_ATTEMPT: Duration = Duration::from_mins(1);
 /// How long the store is asked what became of a lost call. The outage has lasted long already.
-const LOOK_UP: Duration = Duration::from_secs(300);
+const LOOK_UP: Duration = Duration::from_mins(5);
 /// Longest summary in characters. Temporal shows one line.
 const SUMMARY_CHARS_MAX: usize = 100;
 

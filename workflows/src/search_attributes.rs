@@ -12,7 +12,7 @@ pub const AGENT: SearchAttributeKey<String> = SearchAttributeKey::keyword("Manda
 pub const TENANT: SearchAttributeKey<String> = SearchAttributeKey::keyword("MandateTenant");
 /// State of the run (Keyword).
 pub const STATE: SearchAttributeKey<String> = SearchAttributeKey::keyword("MandateState");
-/// Groups that are asked to decide (KeywordList).
+/// Groups that are asked to decide (`KeywordList`).
 pub const APPROVERS: SearchAttributeKey<Vec<String>> = SearchAttributeKey::keyword_list("MandateApprovers");
 /// Why the run ended without completing (Keyword).
 pub const FAILURE: SearchAttributeKey<String> = SearchAttributeKey::keyword("MandateFailure");

@@ -2,7 +2,11 @@
 
 use std::collections::VecDeque;
 
-use mandate_domain::{Address, AgentRun, ModelTurn, ToolCallId, ToolCallOutcome, Usage, agent_run::CallState, render};
+use mandate_domain::{
+    Address, AgentRun, ModelTurn, ToolCallId, ToolCallOutcome, Usage,
+    agent_run::{CallState, Event},
+    render,
+};
 use serde::{Deserialize, Serialize};
 
 /// Input of the next execution: `{"continue": …}`.
@@ -40,14 +44,21 @@ const LINES_MAX: usize = 50;
 const PREVIEW_CHARS_MAX: usize = 200;
 
 impl Transcript {
-    /// Takes note of a model's reply.
-    pub fn replied(&mut self, turn: &ModelTurn) {
-        let preview = turn.text.as_ref().map(|text| text.shown()).unwrap_or_default();
+    /// Takes note of what the model or a tool said.
+    pub(crate) fn take_note(&mut self, event: &Event) {
+        if let Event::ModelReplied(turn) = event {
+            self.replied(turn);
+        } else if let Event::ToolReturned { call, outcome } | Event::OutcomeResolved { call, outcome } = event {
+            self.returned(*call, outcome);
+        }
+    }
+
+    fn replied(&mut self, turn: &ModelTurn) {
+        let preview = turn.text.as_ref().map(mandate_domain::Content::shown).unwrap_or_default();
         self.push("assistant", None, turn.transcript.clone(), preview);
     }
 
-    /// Takes note of a call's result.
-    pub fn returned(&mut self, call: ToolCallId, outcome: &ToolCallOutcome) {
+    fn returned(&mut self, call: ToolCallId, outcome: &ToolCallOutcome) {
         if let ToolCallOutcome::Returned { result, .. } | ToolCallOutcome::Refused { result, .. } = outcome {
             self.push("tool", Some(call), result.address.clone(), result.shown());
         }

@@ -50,11 +50,11 @@ impl Governed {
         call: ToolCallId,
         tool: &ToolDefinition,
         answer: &ToolAnswer,
-        took: Duration,
+        duration: Duration,
     ) -> Result<ToolCallOutcome, ActivityFailure> {
         let mut wait = Duration::from_millis(100);
         for _ in 1..RECORD_TRIES {
-            match self.try_record_answer(run, permit, call, tool, answer, took).await {
+            match self.try_record_answer(run, permit, call, tool, answer, duration).await {
                 Err(ActivityFailure::Store(error)) if error.may_pass() => {
                     tracing::warn!(%call, %error, "the outcome could not be recorded; trying again");
                     tokio::time::sleep(wait).await;
@@ -63,7 +63,7 @@ impl Governed {
                 done => return done,
             }
         }
-        self.try_record_answer(run, permit, call, tool, answer, took).await
+        self.try_record_answer(run, permit, call, tool, answer, duration).await
     }
 
     async fn try_record_answer(
@@ -73,10 +73,10 @@ impl Governed {
         call: ToolCallId,
         tool: &ToolDefinition,
         answer: &ToolAnswer,
-        took: Duration,
+        duration: Duration,
     ) -> Result<ToolCallOutcome, ActivityFailure> {
         let mut tx = self.begin(run).await?;
-        let recorded = Outcome { epoch: permit.epoch(), known_by: KnownBy::Answer, answer, took };
+        let recorded = Outcome { epoch: permit.epoch(), known_by: KnownBy::Answer, answer, took: duration };
         let outcome = self.settle_call(&mut tx, run, call, tool, &recorded).await?;
         tx.commit().await?;
         failpoint!("tool.after_outcome");

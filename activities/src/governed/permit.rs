@@ -32,7 +32,7 @@ impl RecordedPermit {
     #[must_use]
     pub fn unrecorded(effect: EffectId) -> Self {
         let run = RunChain { workflow_id: "test".to_owned(), first_run_id: "run".to_owned() };
-        Self::new(run, effect, 1, Instant::now() + Duration::from_secs(60))
+        Self::new(run, effect, 1, Instant::now() + Duration::from_mins(1))
     }
 
     /// The effect.

@@ -21,7 +21,7 @@ use crate::{
 /// How often a tool that may be called again is called without an answer before a person is asked.
 const EPOCHS_MAX: u32 = 10;
 /// How long a check tool may be asked under one permit.
-const CHECK_WITHIN: Duration = Duration::from_secs(60);
+const CHECK_WITHIN: Duration = Duration::from_mins(1);
 
 impl Governed {
     /// Looks at an effect that was begun before. None: it may be decided about again.

@@ -247,13 +247,12 @@ impl AgentRun {
             return Err(self.unexpected(event));
         };
         let failure = failure.clone();
-        match settled(outcome) {
-            Some(state) => self.set_call(id, state),
-            None => {
-                // Nothing was begun, and the activity will not come back: the run cannot go on.
-                self.set_call(id, CallState::Abandoned);
-                self.begin_stop(Stop::after(&failure), commands);
-            }
+        if let Some(state) = settled(outcome) {
+            self.set_call(id, state);
+        } else {
+            // Nothing was begun, and the activity will not come back: the run cannot go on.
+            self.set_call(id, CallState::Abandoned);
+            self.begin_stop(Stop::after(&failure), commands);
         }
         Ok(())
     }

@@ -88,7 +88,7 @@ struct Driver<'a> {
     result: Option<AgentResult>,
 }
 
-impl<'a> Driver<'a> {
+impl Driver<'_> {
     fn begin(&mut self, start: Start) -> Vec<Command> {
         match start {
             Start::Task(task) => {
@@ -153,13 +153,7 @@ impl<'a> Driver<'a> {
             self.ctx.state_mut(|state| state.run.as_mut().map(|run| run.witness(audit)));
         }
         let Some(event) = happened.event else { return };
-        self.ctx.state_mut(|state| match &event {
-            Event::ModelReplied(turn) => state.transcript.replied(turn),
-            Event::ToolReturned { call, outcome } | Event::OutcomeResolved { call, outcome } => {
-                state.transcript.returned(*call, outcome);
-            }
-            _ => {}
-        });
+        self.ctx.state_mut(|state| state.transcript.take_note(&event));
         self.apply(event);
     }
 
