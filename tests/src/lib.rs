@@ -9,6 +9,8 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::missing_errors_doc,
+    clippy::must_use_candidate,
+    unreachable_pub,
     reason = "this crate is test code: a panic is how a test fails"
 )]
 
@@ -24,7 +26,7 @@ use std::{future::Future, sync::LazyLock};
 
 use tokio::runtime::Runtime;
 
-pub use binaries::{cargo, program, target_folder, workspace_folder};
+pub use binaries::{cargo, profile_folder, program, target_folder, workspace_folder};
 pub use database::{Call, Payment};
 pub use history::{Event, History};
 pub use poll::{LONG, until, until_within};

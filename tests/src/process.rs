@@ -100,7 +100,7 @@ impl Process {
 }
 
 /// What a program said and how it ended.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Said {
     /// Exit code.
     pub code: i32,
@@ -112,7 +112,6 @@ pub struct Said {
 
 impl Said {
     /// The output, if it ended well.
-    #[must_use]
     pub fn ok(self) -> String {
         assert_eq!(self.code, 0, "{self:?}");
         self.stdout

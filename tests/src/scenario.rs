@@ -3,7 +3,10 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -26,7 +29,7 @@ use crate::{
 pub const AGENT: &str = "acme/support/refunds";
 
 /// What a worker says when it polls.
-const READY: &str = "polls task queue";
+const READY: &str = "worker ready";
 
 /// An operating folder with its workers and runs.
 #[derive(Debug)]
@@ -37,6 +40,7 @@ pub struct Scenario {
     pub server: &'static Server,
     folder: TempDir,
     workers: AtomicUsize,
+    kept: Mutex<Vec<Process>>,
 }
 
 impl Scenario {
@@ -48,7 +52,7 @@ impl Scenario {
         for part in ["mandate.toml", "policies", "scripts", "tenants", "tools"] {
             copy(&example.join(part), &folder.path().join(part));
         }
-        let scenario = Self { name: name.to_owned(), server, folder, workers: AtomicUsize::new(0) };
+        let scenario = Self { name: name.to_owned(), server, folder, workers: AtomicUsize::new(0), kept: Mutex::default() };
         scenario.edit("mandate.toml", r#"task_queue = "mandate""#, &format!(r#"task_queue = "{name}""#));
         scenario.server_command(&[]);
         scenario
@@ -121,6 +125,11 @@ impl Scenario {
         let folder = self.folder.path();
         let arguments = ["worker", "--folder", folder.to_str().expect("text")];
         Process::start(&program("mandate"), &arguments, &env, folder, self.path(&format!("worker-{number}.log"))).await
+    }
+
+    /// Lets a worker run until the test ends.
+    pub fn keep(&self, worker: Process) {
+        self.kept.lock().expect("no panic").push(worker);
     }
 
     /// The program `mandate` with this folder.
@@ -249,6 +258,11 @@ impl Scenario {
         until("the query `pending` answers", async || self.query("pending").await).await
     }
 
+    /// Requests that wait for a decision, if a worker answers now.
+    pub async fn pending_now(&self) -> Option<Vec<PendingRequest>> {
+        self.query("pending").await
+    }
+
     /// The id of the only request that waits.
     pub async fn pending_id(&self) -> String {
         self.wait_state("AwaitingApproval").await;
@@ -284,7 +298,7 @@ impl Scenario {
 
     /// Verifies the run's chain, also against Temporal's history.
     pub async fn audit_verify(&self) -> Said {
-        self.mandate(&["audit", "verify", "--workflow-id", &self.name]).await
+        self.mandate(&["audit", "verify", &self.name, "--witness", "temporal"]).await
     }
 
     /// The history of the last execution.

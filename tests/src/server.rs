@@ -73,6 +73,19 @@ impl Server {
         ]
     }
 
+    /// The Temporal CLI's program.
+    #[must_use]
+    pub fn cli(&self) -> &Path {
+        &self.program
+    }
+
+    /// Runs a script in a shell.
+    pub async fn shell(&self, script: &str) -> Said {
+        let env = self.env();
+        let env: Vec<(&str, &str)> = env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        say(Path::new("/bin/sh"), &["-c", script], &env, &self.folder).await
+    }
+
     /// The Temporal CLI, as a person uses it.
     pub async fn temporal(&self, arguments: &[&str]) -> Said {
         let env = self.env();
