@@ -1,5 +1,40 @@
-//! The program `mandate`: configuration, commands, wiring. It decides nothing.
+//! The `mandate` program: configuration, commands, registration, shutdown. It decides nothing.
+//!
+//! [`main`] is the whole program; `main.rs` only calls it, so that tests can reach every part. Data goes to stdout and
+//! everything else to stderr; the exit code carries the decision ([`output::Exit`]).
 
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+pub mod cli;
+pub mod commands;
 pub mod config;
+pub mod connection;
 pub mod dev_server;
+pub mod output;
+pub mod registration;
 pub mod search_attributes;
+pub mod shutdown;
+pub mod telemetry;
+
+/// Runs the program with the arguments and the environment of this process.
+#[must_use]
+pub fn main() -> ExitCode {
+    // One TLS provider for every client in this process. Only a second call can fail, and then one is installed.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let cli = match cli::Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return output::usage(&error),
+    };
+    telemetry::start(cli.global.log_format);
+    let done = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(anyhow::Error::from)
+        .and_then(|runtime| runtime.block_on(commands::run(cli)));
+    match done {
+        Ok(exit) => exit.into(),
+        Err(error) => output::report(error).into(),
+    }
+}

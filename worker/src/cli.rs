@@ -1,0 +1,290 @@
+//! The command line. Help teaches with examples; what a command does stands in `commands/`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use mandate_domain::{AgentName, PersonId, RequestId, Resolution, ToolCallId};
+
+use crate::{output::OutputFormat, telemetry::LogFormat};
+
+const EXAMPLES: &str = "\
+Examples:
+  mandate demo                                    see it work, nothing needed but this program
+  mandate check --folder examples/refunds         is the operating folder usable?
+  mandate worker --folder examples/refunds        carry out runs until Ctrl-C
+  mandate run --agent acme/support/refunds --on-behalf-of ana@acme.example 'Refund order o1'
+  mandate approvals                               what waits for people
+  mandate approve refund-o1 --by bo@acme.example
+  mandate explain refund-o1 --folder examples/refunds
+
+Exit codes: 0 done or allowed, 1 failure, 2 wrong usage, 3 denied or rejected, 4 invalid configuration or policy.
+Data goes to stdout, everything else to stderr.";
+
+/// Durable, governed AI agents on your own Temporal cluster.
+#[derive(Debug, Parser)]
+#[command(name = "mandate", version, about, after_help = EXAMPLES)]
+pub struct Cli {
+    /// Options of every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Clone, Args)]
+pub struct Global {
+    /// The operating folder: the one that holds `mandate.toml`
+    #[arg(long, global = true, env = "MANDATE_FOLDER", default_value = ".", value_name = "PATH")]
+    pub folder: PathBuf,
+    /// Temporal's frontend as `host:port`, in place of `TEMPORAL_ADDRESS` or the profile
+    #[arg(long, global = true, value_name = "HOST:PORT", help_heading = "Temporal")]
+    pub address: Option<String>,
+    /// Temporal namespace, in place of `TEMPORAL_NAMESPACE` or the profile
+    #[arg(long, global = true, help_heading = "Temporal")]
+    pub namespace: Option<String>,
+    /// Profile in `temporal.toml`, in place of `TEMPORAL_PROFILE`
+    #[arg(long, global = true, help_heading = "Temporal")]
+    pub profile: Option<String>,
+    /// How log lines are written to stderr
+    #[arg(long, global = true, value_enum, default_value_t)]
+    pub log_format: LogFormat,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show an agent run from start to audit, with an approval in between
+    Demo(Demo),
+    /// Carry out runs until SIGTERM or Ctrl-C
+    Worker(Worker),
+    /// Start a run and follow it
+    Run(Run),
+    /// Show where a run stands
+    Status(Status),
+    /// List what waits for people, over all runs
+    Approvals(Listing),
+    /// Approve a request
+    Approve(Decide),
+    /// Reject a request
+    Reject(Decide),
+    /// Say what became of a call whose outcome nobody knows
+    Resolve(Resolve),
+    /// Tell what happened in a run, from the audit log
+    Explain(Explain),
+    /// Check the operating folder
+    Check(Listing),
+    /// The audit log
+    #[command(subcommand)]
+    Audit(Audit),
+}
+
+/// Options of `demo`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  mandate demo\n  mandate demo --approve    without a terminal")]
+pub struct Demo {
+    /// Approve without asking; needed where there is no terminal
+    #[arg(long)]
+    pub approve: bool,
+    /// Where the demo keeps its files [default: ${XDG_STATE_HOME:-~/.local/state}/mandate/demo]
+    #[arg(long, value_name = "DIR")]
+    pub state: Option<PathBuf>,
+}
+
+/// Options of `worker`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  TEMPORAL_ADDRESS=localhost:7233 mandate worker --folder examples/refunds")]
+pub struct Worker {
+    /// Task queue to poll, in place of the configured one
+    #[arg(long)]
+    pub task_queue: Option<String>,
+}
+
+/// Options of `run`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  mandate run --agent acme/support/refunds --on-behalf-of ana@acme.example --workflow-id refund-o1 'Refund order o1'
+
+The result is printed as JSON. Exit code 0: completed, 3: stopped or denied, 1: failed.")]
+pub struct Run {
+    /// Full name of the agent, `tenant/unit/agent`
+    #[arg(long)]
+    pub agent: AgentName,
+    /// The person it acts for
+    #[arg(long, value_name = "PERSON")]
+    pub on_behalf_of: PersonId,
+    /// Workflow id; two runs with one id cannot be open at once [default: made up]
+    #[arg(long)]
+    pub workflow_id: Option<String>,
+    /// Task queue of the workers
+    #[arg(long, default_value = "mandate")]
+    pub task_queue: String,
+    /// Only start it, and print its ids
+    #[arg(long)]
+    pub detach: bool,
+    /// What the agent is asked
+    pub prompt: String,
+}
+
+/// Options of `status`.
+#[derive(Debug, Args)]
+pub struct Status {
+    /// The run's workflow id
+    pub workflow_id: String,
+    /// How the answer is written
+    #[arg(long, value_enum, default_value_t)]
+    pub output: OutputFormat,
+}
+
+/// Options of a listing.
+#[derive(Debug, Args)]
+pub struct Listing {
+    /// How the listing is written
+    #[arg(long, value_enum, default_value_t)]
+    pub output: OutputFormat,
+}
+
+/// Options of `approve` and `reject`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  mandate approve refund-o1 --request r1-7f3a9c --by bo@acme.example --comment 'checked the invoice'
+
+The card with the exact arguments is shown first. Exit code 3: the decision does not count, with the reason.")]
+pub struct Decide {
+    /// The run's workflow id
+    pub workflow_id: String,
+    /// The request; may be left out while only one is pending
+    #[arg(long, value_name = "REQUEST-ID")]
+    pub request: Option<RequestId>,
+    /// Who decides: you
+    #[arg(long, value_name = "PERSON")]
+    pub by: PersonId,
+    /// A remark for the record
+    #[arg(long)]
+    pub comment: Option<String>,
+    /// Do not ask for confirmation; needed where there is no terminal
+    #[arg(long)]
+    pub yes: bool,
+}
+
+/// Options of `resolve`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  mandate resolve refund-o1 t2.0 happened --by bo@acme.example")]
+pub struct Resolve {
+    /// The run's workflow id
+    pub workflow_id: String,
+    /// The call, as the card names it: `t2.0`
+    pub call: ToolCallId,
+    /// What became of it: happened, did-not-happen or skip
+    #[arg(value_parser = resolution)]
+    pub resolution: Resolution,
+    /// Who says so: you
+    #[arg(long, value_name = "PERSON")]
+    pub by: PersonId,
+    /// A remark for the record
+    #[arg(long)]
+    pub comment: Option<String>,
+}
+
+fn resolution(text: &str) -> Result<Resolution, String> {
+    match text {
+        "happened" => Ok(Resolution::Happened),
+        "did-not-happen" => Ok(Resolution::DidNotHappen),
+        "skip" => Ok(Resolution::Skip),
+        _ => Err("it is `happened`, `did-not-happen` or `skip`".to_owned()),
+    }
+}
+
+/// Options of `explain`.
+#[derive(Debug, Args)]
+pub struct Explain {
+    /// The run's workflow id
+    pub workflow_id: String,
+    /// First run id, when the workflow id was used more than once [default: the newest]
+    #[arg(long, value_name = "FIRST")]
+    pub run_id: Option<String>,
+    /// How the timeline is written
+    #[arg(long, value_enum, default_value_t)]
+    pub output: OutputFormat,
+}
+
+/// Commands on the audit log.
+#[derive(Debug, Subcommand)]
+pub enum Audit {
+    /// Verify the chain of each run, against Temporal's history as a second witness
+    Verify(Verify),
+}
+
+/// Options of `audit verify`.
+#[derive(Debug, Args)]
+pub struct Verify {
+    /// Only the runs of this workflow id
+    pub workflow_id: Option<String>,
+    /// The second witness [default: Temporal, if an address or profile is configured]
+    #[arg(long, value_enum)]
+    pub witness: Option<WitnessKind>,
+    /// How the verdict is written
+    #[arg(long, value_enum, default_value_t)]
+    pub output: OutputFormat,
+}
+
+/// Who else knows where a chain stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum WitnessKind {
+    /// The results of the runs in Temporal's history.
+    Temporal,
+    /// Nobody: a cut-off tail does not show.
+    None,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, String> {
+        Cli::try_parse_from(line.split(' ')).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_definition_holds_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_example_of_the_help_is_understood() {
+        for line in EXAMPLES.lines().filter_map(|line| line.trim().strip_prefix("mandate ")) {
+            let line = line.split("  ").next().unwrap().replace("'Refund order o1'", "Refund");
+            assert!(parse(&format!("mandate {line}")).is_ok(), "{line}: {:?}", parse(&format!("mandate {line}")));
+        }
+    }
+
+    #[test]
+    fn global_options_stand_anywhere() {
+        for line in ["mandate --address a:1 check --folder x", "mandate check --folder x --address a:1"] {
+            let global = parse(line).unwrap().global;
+            assert_eq!((global.address.as_deref(), global.folder.to_str()), (Some("a:1"), Some("x")));
+        }
+    }
+
+    #[test]
+    fn wrong_arguments_name_the_rule() {
+        let wrong = [
+            ("mandate run --agent refunds --on-behalf-of ana x", "tenant/unit/agent"),
+            ("mandate run --agent a/b/c x", "--on-behalf-of"),
+            ("mandate approve w --request 7 --by bo", "r2-7f3a9c"),
+            ("mandate approve w", "--by"),
+            ("mandate resolve w t1.0 perhaps --by bo", "did-not-happen"),
+            ("mandate resolve w 1 skip --by bo", "t3.1"),
+            ("mandate status w --output xml", "json"),
+        ];
+        for (line, expected) in wrong {
+            let error = parse(line).unwrap_err();
+            assert!(error.contains(expected), "{line}: {error}");
+        }
+    }
+}

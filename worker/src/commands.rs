@@ -1,0 +1,102 @@
+//! The commands, one file each.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use mandate_activities::store::{AddressKeySource, Store, StoreSettings};
+
+use crate::{
+    cli::{Audit, Cli, Command, Global},
+    config::{AddressKeys, Config},
+    output::Exit,
+};
+
+pub mod approvals;
+pub mod check;
+pub mod decide;
+pub mod demo;
+pub mod explain;
+pub mod resolve;
+pub mod run;
+pub mod status;
+pub mod verify;
+pub mod worker;
+
+/// Carries out the command.
+///
+/// # Errors
+/// Whatever kept it from being done, to be reported by [`crate::output::report`].
+pub async fn run(cli: Cli) -> anyhow::Result<Exit> {
+    let Cli { global, command } = cli;
+    match command {
+        Command::Demo(options) => demo::demo(&global, &options).await,
+        Command::Worker(options) => worker::worker(&global, options).await,
+        Command::Run(options) => run::run(&global, options).await,
+        Command::Status(options) => status::status(&global, &options).await,
+        Command::Approvals(options) => approvals::approvals(&global, &options).await,
+        Command::Approve(options) => decide::decide(&global, options, mandate_domain::Verdict::Approve).await,
+        Command::Reject(options) => decide::decide(&global, options, mandate_domain::Verdict::Reject).await,
+        Command::Resolve(options) => resolve::resolve(&global, options).await,
+        Command::Explain(options) => explain::explain(&global, &options).await,
+        Command::Check(options) => check::check(&global, &options),
+        Command::Audit(Audit::Verify(options)) => verify::verify(&global, &options).await,
+    }
+}
+
+fn load(folder: &Path) -> anyhow::Result<Config> {
+    Ok(Config::load(folder, &programs()?)?)
+}
+
+/// The folder of this program, where tool servers are looked for first.
+fn programs() -> anyhow::Result<PathBuf> {
+    let program = std::env::current_exe().context("cannot tell where this program is")?;
+    Ok(program.parent().unwrap_or(Path::new("/")).to_owned())
+}
+
+async fn open_store(config: &Config) -> anyhow::Result<Store> {
+    let address_keys = match &config.store.address_keys {
+        AddressKeys::Folder(folder) => AddressKeySource::Folder(folder.clone()),
+        AddressKeys::One(secret) => AddressKeySource::Fixed(address_key(secret).await?),
+    };
+    let settings = StoreSettings { path: config.store.path.clone(), address_keys };
+    Ok(Store::open(settings).await?)
+}
+
+/// A store that commands only read: one that is not there is an error, not a new store.
+async fn open_existing_store(global: &Global) -> anyhow::Result<Store> {
+    let config = load(&global.folder)?;
+    let path = &config.store.path;
+    anyhow::ensure!(path.exists(), "there is no store at `{}`: no run was opened in this folder yet", path.display());
+    open_store(&config).await
+}
+
+async fn address_key(secret: &mandate_activities::catalog::SecretRef) -> anyhow::Result<mandate_domain::AddressKey> {
+    use secrecy::ExposeSecret as _;
+    let text = secret.resolve().await.context("cannot read the address key")?;
+    let bytes = hex32(text.expose_secret().trim()).context("the address key is not 64 hexadecimal digits")?;
+    Ok(mandate_domain::AddressKey::new(bytes))
+}
+
+fn hex32(text: &str) -> Option<[u8; 32]> {
+    if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return None;
+    }
+    let mut bytes = [0; 32];
+    for (index, byte) in bytes.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(text.get(index * 2..index * 2 + 2)?, 16).ok()?;
+    }
+    Some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_key_is_64_hexadecimal_digits() {
+        assert_eq!(hex32(&"0a".repeat(32)), Some([10; 32]));
+        for wrong in ["", "0a", &"0g".repeat(32), &"0a".repeat(33), &"+a".repeat(32)] {
+            assert_eq!(hex32(wrong), None, "{wrong}");
+        }
+    }
+}

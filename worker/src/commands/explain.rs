@@ -1,0 +1,254 @@
+//! `mandate explain`: what happened in one run, told from the audit log alone. Temporal is not asked: its history may
+//! be gone long before the record is.
+
+use anyhow::Context as _;
+use mandate_activities::store::Store;
+use mandate_domain::{
+    AuditRecord, DecisionOutcome, EffectId, KnownBy, PolicyId, RecordBody, Resolution, RunChain, Usage, Verdict, render,
+};
+
+use super::open_existing_store;
+use crate::{
+    cli::{Explain, Global},
+    output::{self, Exit, OutputFormat},
+};
+
+/// How much of a digest a line shows.
+const DIGEST_SHOWN: usize = 12;
+
+/// Prints the timeline of a run.
+///
+/// # Errors
+/// When the store has no such run or a record cannot be read.
+pub async fn explain(global: &Global, options: &Explain) -> anyhow::Result<Exit> {
+    let store = open_existing_store(global).await?;
+    let run = find(&store, &options.workflow_id, options.run_id.as_deref()).await?;
+    let records = records(&store, &run).await?;
+    match options.output {
+        OutputFormat::Json => output::json(&records)?,
+        OutputFormat::Text => records.iter().try_for_each(|record| output::data(line(record)))?,
+    }
+    store.close().await;
+    Ok(Exit::Done)
+}
+
+async fn find(store: &Store, workflow_id: &str, first_run_id: Option<&str>) -> anyhow::Result<RunChain> {
+    let runs = store.runs(Some(workflow_id)).await?;
+    let wanted = |run: &RunChain| first_run_id.is_none_or(|first| run.first_run_id == first);
+    let found = runs.iter().map(|summary| summary.run.clone()).find(wanted);
+    if runs.len() > 1 && first_run_id.is_none() {
+        output::note(format_args!(
+            "{} runs used this workflow id; this is the newest. Others by --run-id:",
+            runs.len()
+        ));
+        runs.iter()
+            .skip(1)
+            .for_each(|other| output::note(format_args!("  {}", render::escape_line(&other.run.first_run_id))));
+    }
+    found.with_context(|| format!("the store knows no run `{}`", render::escape_line(workflow_id)))
+}
+
+/// The records of a run, in order.
+///
+/// # Errors
+/// When one cannot be read: `mandate audit verify` says more.
+pub(super) async fn records(store: &Store, run: &RunChain) -> anyhow::Result<Vec<AuditRecord>> {
+    let stored = store.records(run).await?;
+    let read = |(index, stored): (usize, &mandate_domain::audit::verify::StoredRecord)| {
+        serde_json::from_slice(&stored.canonical)
+            .with_context(|| format!("record {} cannot be read; run `mandate audit verify`", index + 1))
+    };
+    stored.iter().enumerate().map(read).collect()
+}
+
+/// One record on one line: time, sequence, who, what and why.
+pub(super) fn line(record: &AuditRecord) -> String {
+    let millis = record.time_micros / 1000;
+    let time = format!("{}.{:03}", render::utc(millis), millis % 1000);
+    let text = format!("{time}  {:>3}  {:<24}  {}", record.sequence, who(record), what(&record.body));
+    render::escape_line(&text)
+}
+
+/// Who acted: a person where one did, else the agent.
+fn who(record: &AuditRecord) -> String {
+    match &record.body {
+        RecordBody::ApprovalDecided { by, .. } | RecordBody::Resolved { by, .. } | RecordBody::Halted { by, .. } => {
+            format!("{by} (claimed)")
+        }
+        RecordBody::RunOpened { .. } => format!("{} for {}", record.who.agent, record.who.on_behalf_of),
+        RecordBody::Decision { .. } => "policy".to_owned(),
+        RecordBody::CallRefused { .. }
+        | RecordBody::Intent { .. }
+        | RecordBody::Outcome { .. }
+        | RecordBody::LateOutcome { .. }
+        | RecordBody::NotSent { .. }
+        | RecordBody::OutcomeUnknown { .. }
+        | RecordBody::ApprovalRequested { .. }
+        | RecordBody::ApprovalExpired { .. }
+        | RecordBody::CallAbandoned { .. }
+        | RecordBody::MessagesRefused { .. }
+        | RecordBody::Intrusion { .. }
+        | RecordBody::RunClosed { .. } => record.who.agent.to_string(),
+    }
+}
+
+fn what(body: &RecordBody) -> String {
+    match body {
+        RecordBody::RunOpened { prompt, model, bundle, .. } => {
+            format!("run opened: prompt {}, model {model}, policies {}", short(prompt.as_str()), short(bundle.as_str()))
+        }
+        RecordBody::Decision { effect, target, outcome, policies, reason, .. } => {
+            format!("{effect} {target}: {} by {}: {reason}", decided(*outcome), named(policies))
+        }
+        RecordBody::CallRefused { effect, target, reason, .. } => format!("{effect} {target}: refused: {reason}"),
+        RecordBody::Intent { effect, target, input, epoch, approvals } => {
+            let released: String = approvals.iter().map(|request| format!(", released by {request}")).collect();
+            format!(
+                "{effect} {target}: about to be performed, input {}, epoch {epoch}{released}",
+                short(input.as_str())
+            )
+        }
+        RecordBody::Outcome { effect, epoch, known_by, result, is_error, usage, duration_ms } => {
+            let kind = if *is_error { "error" } else { "result" };
+            let (known, tokens) = (known(*known_by), tokens(usage.as_ref()));
+            format!("{effect}: {kind} {}{known}, epoch {epoch}, {duration_ms} ms{tokens}", short(result.as_str()))
+        }
+        RecordBody::LateOutcome { effect, epoch, result, may_have_doubled } => {
+            let doubled = if *may_have_doubled { ", MAY HAVE HAPPENED TWICE" } else { "" };
+            format!("{effect}: late result {}, epoch {epoch}{doubled}", short(result.as_str()))
+        }
+        RecordBody::NotSent { effect, epoch, reason } => format!("{effect}: nothing was sent, epoch {epoch}: {reason}"),
+        RecordBody::OutcomeUnknown { effect, reason } => format!("{effect}: OUTCOME UNKNOWN: {reason}"),
+        RecordBody::ApprovalRequested { request, effect, input, gate } => {
+            let groups: Vec<_> = gate.approvers.iter().map(ToString::to_string).collect();
+            let (id, groups, input) = (&gate.id, groups.join(", "), short(input.as_str()));
+            format!("{effect}: request {request} to {groups}, input {input}, by {id}: {}", gate.reason)
+        }
+        RecordBody::ApprovalDecided { request, effect, verdict, refused, .. } => {
+            decision(*effect, &format!("request {request} {}", said(*verdict)), refused.as_deref())
+        }
+        RecordBody::ApprovalExpired { request, effect } => format!("{effect}: request {request} expired"),
+        RecordBody::Resolved { effect, resolution, refused, .. } => {
+            decision(*effect, resolved(*resolution), refused.as_deref())
+        }
+        RecordBody::CallAbandoned { effect, reason } => format!("{effect}: abandoned: {reason}"),
+        RecordBody::MessagesRefused { count, last_reason } => {
+            format!("{count} message(s) refused, last: {last_reason}")
+        }
+        RecordBody::Intrusion { what, reason } => format!("INTRUSION: {what}: {reason}"),
+        RecordBody::Halted { comment, .. } => format!("halted the run{}", words(comment.as_deref())),
+        RecordBody::RunClosed { state, reason, turns, usage, unknown_outcomes } => {
+            let why = reason.map_or(String::new(), |reason| format!(" ({})", reason.as_str()));
+            let open = unknown_outcomes.len();
+            let unknown = if open == 0 { String::new() } else { format!(", {open} OUTCOME(S) UNKNOWN") };
+            format!("run closed: {}{why}, {turns} turns{}{unknown}", state.as_str(), tokens(Some(usage)))
+        }
+    }
+}
+
+fn decision(effect: EffectId, what: &str, refused: Option<&str>) -> String {
+    match refused {
+        Some(reason) => format!("{effect}: {what}, which does not count: {reason}"),
+        None => format!("{effect}: {what}"),
+    }
+}
+
+fn decided(outcome: DecisionOutcome) -> &'static str {
+    match outcome {
+        DecisionOutcome::Allow => "allowed",
+        DecisionOutcome::Deny => "denied",
+        DecisionOutcome::RequireApproval => "people decide",
+    }
+}
+
+fn said(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Approve => "approved",
+        Verdict::Reject => "rejected",
+    }
+}
+
+fn resolved(resolution: Resolution) -> &'static str {
+    match resolution {
+        Resolution::Happened => "said to have happened",
+        Resolution::DidNotHappen => "said not to have happened",
+        Resolution::Skip => "skipped, unknown for good",
+    }
+}
+
+fn known(known_by: KnownBy) -> &'static str {
+    match known_by {
+        KnownBy::Answer => "",
+        KnownBy::Check => ", known by its check tool",
+        KnownBy::Person => ", known by a person",
+    }
+}
+
+fn named(policies: &[PolicyId]) -> String {
+    if policies.is_empty() {
+        return "no policy".to_owned();
+    }
+    policies.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+fn tokens(usage: Option<&Usage>) -> String {
+    usage.map_or(String::new(), |usage| format!(", {} tokens in, {} out", usage.input_tokens, usage.output_tokens))
+}
+
+fn words(comment: Option<&str>) -> String {
+    comment.map_or(String::new(), |comment| format!(": {comment}"))
+}
+
+fn short(digest: &str) -> &str {
+    digest.get(..DIGEST_SHOWN).unwrap_or(digest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(body: serde_json::Value, expected: &str) {
+        let record = serde_json::from_value(serde_json::json!({
+            "v": 1, "run": { "workflow_id": "refund-o1", "first_run_id": "run-1" }, "sequence": 7,
+            "previous": "0".repeat(64), "time_micros": 1_795_254_720_123_456_u64, "key": "k",
+            "who": { "agent": "acme/support/refunds", "agent_version": "1".repeat(64), "on_behalf_of": "ana@acme.example",
+                     "proof": "claimed" },
+            "origin": { "run_id": "run-1", "activity_id": "1", "attempt": 1, "worker": "w" }, "body": body,
+        }));
+        assert_eq!(line(&record.unwrap()), format!("2026-11-21 09:52:00.123    7  {expected}"));
+    }
+
+    #[test]
+    fn each_record_is_one_line_with_who_what_and_why() {
+        let input = "ab".repeat(32);
+        check(
+            serde_json::json!({ "kind": "decision", "effect": "t2.0", "target": "payments.refund", "input": input,
+                "outcome": "require_approval", "policies": ["refund.large"], "bundle": "2".repeat(64), "reason": "large" }),
+            "policy                    t2.0 payments.refund: people decide by refund.large: large",
+        );
+        check(
+            serde_json::json!({ "kind": "intent", "effect": "t2.0", "target": "payments.refund", "input": input,
+                "epoch": 1, "approvals": ["r1-7f3a9c"] }),
+            "acme/support/refunds      t2.0 payments.refund: about to be performed, input abababababab, epoch 1, \
+             released by r1-7f3a9c",
+        );
+        check(
+            serde_json::json!({ "kind": "outcome", "effect": "m1", "epoch": 1, "known_by": "answer", "result": input,
+                "is_error": false, "usage": { "input_tokens": 3, "output_tokens": 4 }, "duration_ms": 12 }),
+            "acme/support/refunds      m1: result abababababab, epoch 1, 12 ms, 3 tokens in, 4 out",
+        );
+        check(
+            serde_json::json!({ "kind": "approval_decided", "request": "r1-7f3a9c", "effect": "t2.0",
+                "verdict": "approve", "by": "eve@acme.example", "proof": "claimed", "refused": "not an approver" }),
+            "eve@acme.example (claimed)  t2.0: request r1-7f3a9c approved, which does not count: not an approver",
+        );
+    }
+
+    #[test]
+    fn foreign_text_stays_on_its_line() {
+        check(
+            serde_json::json!({ "kind": "messages_refused", "count": 2, "last_reason": "a\nb\u{1b}[2J" }),
+            "acme/support/refunds      2 message(s) refused, last: a\\nb\\u{1b}[2J",
+        );
+    }
+}

@@ -1,0 +1,62 @@
+//! `mandate status`: where a run stands, from its own query.
+
+use anyhow::Context as _;
+use mandate_domain::render;
+use mandate_workflows::snapshot::Status;
+
+use crate::{
+    cli::{self, Global},
+    connection,
+    output::{self, Exit, OutputFormat},
+};
+
+/// Asks the run and prints its answer.
+///
+/// # Errors
+/// When there is no such run or no worker answers.
+pub async fn status(global: &Global, options: &cli::Status) -> anyhow::Result<Exit> {
+    let temporal = connection::connect(global).await?;
+    let handle = temporal.handle(&options.workflow_id);
+    let status: Option<Status> = temporal.query(&handle, "status").await?;
+    let status = status.context("the run has not begun: its worker has not opened it yet")?;
+    match options.output {
+        OutputFormat::Json => output::json(&status)?,
+        OutputFormat::Text => output::data(text(&status))?,
+    }
+    Ok(Exit::Done)
+}
+
+fn text(status: &Status) -> String {
+    let usage = &status.usage;
+    let mut lines = vec![
+        format!("state    {}", status.state),
+        format!("agent    {}", status.agent),
+        format!("turn     {}, {} tool calls", status.turn, status.tool_calls),
+        format!("tokens   {} in, {} out", usage.input_tokens, usage.output_tokens),
+        format!("audit    {} records", status.audit_records),
+    ];
+    lines.extend(status.waiting.iter().map(|request| format!("waiting  {request}")));
+    lines.extend(status.unknown_outcomes.iter().map(|call| format!("unknown  {call}: see `mandate resolve --help`")));
+    if let Some(reason) = &status.last_refusal {
+        lines.push(format!("refused  {} message(s), last: {}", status.refused_messages, render::escape_line(reason)));
+    }
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_status_is_one_fact_a_line() {
+        let status: Status = serde_json::from_value(serde_json::json!({
+            "state": "AwaitingApproval", "agent": "acme/support/refunds", "turn": 2, "tool_calls": 2,
+            "usage": { "input_tokens": 10, "output_tokens": 5 }, "audit_records": 9, "waiting": ["r1-7f3a9c"],
+            "unknown_outcomes": [], "refused_messages": 1, "last_refusal": "a\nb",
+        }))
+        .unwrap();
+        let expected = "state    AwaitingApproval\nagent    acme/support/refunds\nturn     2, 2 tool calls\n\
+                        tokens   10 in, 5 out\naudit    9 records\nwaiting  r1-7f3a9c\nrefused  1 message(s), last: a\\nb";
+        assert_eq!(text(&status), expected);
+    }
+}
