@@ -46,7 +46,8 @@ pub enum SetupError {
     Random(#[from] getrandom::Error),
 }
 
-/// The activities of agent runs.
+/// The activities of agent runs. A clone shares everything with its original.
+#[derive(Clone)]
 pub struct AgentActivities {
     path: Arc<Governed>,
 }
@@ -68,25 +69,14 @@ impl AgentActivities {
         Ok(Self { path: Arc::new(path) })
     }
 
-    /// What [`AgentActivities::close`] closes, for whoever has handed the activities to a worker.
-    #[must_use]
-    pub fn closer(&self) -> Closer {
-        Closer(Arc::clone(&self.path))
+    /// Ends tool servers and closes the store. Call it when no activity runs any more.
+    pub async fn close(&self) {
+        self.path.tools.close().await;
+        self.path.store.close().await;
     }
 
     fn caller(&self, context: ActivityContext) -> Result<Caller, ActivityError> {
         Caller::of(context, &self.path.holder).map_err(ActivityFailure::into_activity_error)
-    }
-}
-
-/// Ends tool servers and closes the store.
-pub struct Closer(Arc<Governed>);
-
-impl Closer {
-    /// Call it when no activity runs any more.
-    pub async fn close(&self) {
-        self.0.tools.close().await;
-        self.0.store.close().await;
     }
 }
 

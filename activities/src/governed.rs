@@ -15,7 +15,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use mandate_domain::{AddressKey, Origin, RecordBody, RunChain, Who};
+use mandate_domain::{AddressKey, ChainHead, Origin, RecordBody, RunChain, Who};
 use mandate_workflows::contract::RunPointer;
 
 use crate::{
@@ -84,6 +84,12 @@ impl Governed {
             self.append(&mut tx, run, format!("messages/{}", refused.count), body).await?;
         }
         Ok(tx)
+    }
+
+    /// Where the chain stands now, read without the write lock.
+    async fn head(&self, run: &Admitted) -> Result<ChainHead, ActivityFailure> {
+        let row = self.store.run(&run.chain).await?;
+        Ok(row.map_or_else(|| run.row.head.clone(), |row| row.head))
     }
 
     async fn append(&self, tx: &mut Tx, run: &Admitted, key: String, body: RecordBody) -> Result<(), ActivityFailure> {

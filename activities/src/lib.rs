@@ -17,5 +17,5 @@ mod caller;
 mod failure;
 mod heartbeat;
 
-pub use agent_activities::{AgentActivities, Closer, Setup, SetupError};
+pub use agent_activities::{AgentActivities, Setup, SetupError};
 pub use executions::{Executions, ServerExecutions};

@@ -70,7 +70,7 @@ impl Governed {
             }
             outcome => outcome?,
         };
-        let audit = self.store.begin(&run.chain).await?.head().clone();
+        let audit = self.head(&run).await?;
         Ok(CallToolOutput { outcome, audit })
     }
 
@@ -205,6 +205,7 @@ impl Governed {
         if tx.is_closed() {
             let refusal = refusal(RefusalKind::RunEnded, "the run has ended.".to_owned());
             let outcome = self.end_refused(&mut tx, run, recorded.id, refusal).await?;
+            tx.commit().await?;
             return Ok(Decided::Ended(outcome));
         }
         let subject =

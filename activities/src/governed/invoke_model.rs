@@ -42,7 +42,7 @@ impl Governed {
         let _heartbeat = Heartbeat::start(caller.context());
         let run = self.admit(caller, &input.run).await?;
         let outcome = self.model_turn(caller, &run, input).await?;
-        let audit = self.store.begin(&run.chain).await?.head().clone();
+        let audit = self.head(&run).await?;
         Ok(InvokeModelOutput { outcome, audit })
     }
 
