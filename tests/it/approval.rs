@@ -39,6 +39,7 @@ fn a_large_refund_waits_for_a_finance_lead_and_is_released_by_a_signal() {
         assert_eq!(scenario.refund_calls().await.len(), 1);
         let verified = scenario.audit_verify().await.ok();
         assert!(verified.contains("approved"), "{verified}");
+        scenario.store_history("approval").await;
         let summaries: Vec<_> = scenario.history().await.0.into_iter().filter_map(|event| event.summary).collect();
         let released = format!("payments.refund · released by {}", pending[0].request_id);
         assert!(summaries.contains(&released), "{summaries:?}");
@@ -78,6 +79,7 @@ fn two_calls_of_one_turn_are_decided_in_any_order() {
         scenario.answer().await;
         let payments = scenario.payments().await;
         assert_eq!((payments.len(), payments[0].cents), (1, 25_000), "{payments:?}");
+        scenario.store_history("parallel").await;
         scenario.audit_verify().await.ok();
     });
 }

@@ -22,6 +22,7 @@ fn a_small_refund_is_paid_without_anybody() {
         let summaries: Vec<_> = history.0.iter().filter_map(|event| event.summary.clone()).collect();
         assert!(summaries.contains(&"payments.refund".to_owned()), "{summaries:?}");
         assert!(summaries.contains(&"turn 1 · support".to_owned()), "{summaries:?}");
+        scenario.store_history("completes").await;
         assert_eq!(worker.stop().await, 0);
     });
 }

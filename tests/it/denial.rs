@@ -27,6 +27,7 @@ fn a_rejected_call_is_not_performed_and_the_model_reads_why() {
         let answer = scenario.answer().await;
         assert!(answer.contains("rejected by a finance lead"), "{answer}");
         assert!(scenario.refund_calls().await.is_empty());
+        scenario.store_history("rejected").await;
         scenario.audit_verify().await.ok();
     });
 }
@@ -47,6 +48,7 @@ fn a_request_nobody_decides_expires_and_a_late_decision_does_nothing() {
         assert!(scenario.refund_calls().await.is_empty());
         let expired = scenario.records_where(|body| matches!(body, RecordBody::ApprovalExpired { .. })).await;
         assert_eq!(expired.len(), 1);
+        scenario.store_history("expired").await;
         scenario.audit_verify().await.ok();
     });
 }

@@ -51,3 +51,18 @@ pub(crate) async fn records(path: &Path) -> Vec<AuditRecord> {
     let texts = rows.expect("the records").into_iter().map(|row| row.get::<String, _>(0));
     texts.map(|text| serde_json::from_str(&text).expect("a record")).collect()
 }
+
+/// Adds an order with a text.
+pub(crate) async fn add_order(path: &Path, order: &str, items: &str) {
+    let options = SqliteConnectOptions::new().filename(path);
+    let mut database = SqliteConnection::connect_with(&options).await.expect("the payments database");
+    let insert = sqlx::query("INSERT INTO orders VALUES (?, 'c1', 100, 'EUR', ?)").bind(order).bind(items);
+    insert.execute(&mut database).await.expect("an order");
+}
+
+/// Characters of all messages of the store.
+pub(crate) async fn message_bytes(path: &Path) -> i64 {
+    let mut database = open(path).await.expect("the store");
+    let sum = sqlx::query_scalar("SELECT coalesce(sum(length(body)), 0) FROM messages").fetch_one(&mut database);
+    sum.await.expect("the messages")
+}

@@ -16,10 +16,10 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use temporalio_client::{
-    UntypedQuery, UntypedWorkflow, UntypedWorkflowHandle, WorkflowDescribeOptions, WorkflowExecutionDescription, WorkflowExecutionStatus,
-    WorkflowFetchHistoryOptions, WorkflowHistory, WorkflowQueryOptions,
+    UntypedQuery, UntypedSignal, UntypedWorkflow, UntypedWorkflowHandle, WorkflowDescribeOptions, WorkflowExecutionDescription, WorkflowExecutionStatus,
+    WorkflowFetchHistoryOptions, WorkflowHistory, WorkflowQueryOptions, WorkflowSignalOptions,
 };
-use temporalio_common::data_converters::RawValue;
+use temporalio_common::{data_converters::RawValue, protos::temporal::api::common::v1::Payload};
 
 use crate::{
     Call, History, LONG, Payment, Process, Said, Server, database, program, say, server, until, workspace_folder,
@@ -38,9 +38,10 @@ pub struct Scenario {
     pub name: String,
     /// The Temporal server.
     pub server: &'static Server,
+    /// Before the folder, so that the workers end first.
+    kept: Mutex<Vec<Process>>,
     folder: TempDir,
     workers: AtomicUsize,
-    kept: Mutex<Vec<Process>>,
 }
 
 impl Scenario {
@@ -165,6 +166,14 @@ impl Scenario {
         self.temporal(&[&send[..], &["--input", input]].concat()).await
     }
 
+    /// Sends a signal through the client: many at once are faster that way. Whether it was taken.
+    pub async fn handle_signal(&self, signal: &str, input: &str) -> bool {
+        let metadata = [("encoding".to_owned(), b"json/plain".to_vec())].into();
+        let payload = Payload { metadata, data: input.as_bytes().to_vec(), ..Payload::default() };
+        let input = RawValue::new(vec![payload]);
+        self.handle().signal(UntypedSignal::new(signal), input, WorkflowSignalOptions::default()).await.is_ok()
+    }
+
     /// Approves a request.
     pub async fn approve(&self, request: &str, by: &str) {
         self.signal("approve", &json!({ "request_id": request, "by": by }).to_string()).await.ok();
@@ -286,6 +295,19 @@ impl Scenario {
         database::calls(&self.path("var/payments.db")).await
     }
 
+    /// Puts an order with a long text into the system of record.
+    pub async fn big_order(&self, order: &str, bytes: usize) {
+        // The server makes its file, then sees that nobody is there.
+        let database = self.path("var/payments.db");
+        say(&program("refunds-mcp"), &["--database", database.to_str().expect("text")], &[], self.folder.path()).await;
+        database::add_order(&database, order, &"x".repeat(bytes)).await;
+    }
+
+    /// Characters of all messages of the store.
+    pub async fn transcript_bytes(&self) -> i64 {
+        database::message_bytes(&self.path("var/mandate.db")).await
+    }
+
     /// All audit records of the store.
     pub async fn records(&self) -> Vec<AuditRecord> {
         database::records(&self.path("var/mandate.db")).await
@@ -313,6 +335,19 @@ impl Scenario {
         self.handle().fetch_history(WorkflowFetchHistoryOptions::default())
     }
 
+    /// Stores the history as an example of a behaviour, where `UPDATE_HISTORIES` is set. Names of machines and processes
+    /// are left out.
+    pub async fn store_history(&self, behaviour: &str) {
+        if std::env::var_os("UPDATE_HISTORIES").is_none() {
+            return;
+        }
+        let json = self.raw_history().to_json().await.expect("JSON");
+        let mut history: Value = serde_json::from_slice(&json).expect("JSON");
+        anonymous(&mut history);
+        let file = workspace_folder().join("tests/histories").join(format!("{behaviour}.json"));
+        fs::write(file, format!("{history}\n")).expect("the history");
+    }
+
     /// Fails the test with what the workers said last.
     pub fn give_up(&self, why: &str) -> ! {
         let mut logs = String::new();
@@ -323,6 +358,23 @@ impl Scenario {
             logs = format!("{logs}\n--- worker {number} ---\n{tail}");
         }
         panic!("{why}{logs}");
+    }
+}
+
+fn anonymous(value: &mut Value) {
+    match value {
+        Value::Object(entries) => {
+            for (name, value) in entries {
+                match value {
+                    Value::String(text) if name == "identity" || name == "worker_control_task_queue" => {
+                        "worker".clone_into(text);
+                    }
+                    other => anonymous(other),
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(anonymous),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
 }
 
