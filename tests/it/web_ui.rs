@@ -6,7 +6,8 @@ use mandate_tests::{Scenario, run, say, workspace_folder};
 
 /// A variable that `tools/test` sets.
 pub(crate) fn prepared(name: &str) -> String {
-    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set; run the tests by `tools/test`, which prepares it"))
+    std::env::var(name)
+        .unwrap_or_else(|_| panic!("{name} is not set; run the tests by `tools/test`, which prepares it"))
 }
 
 #[test]
@@ -23,7 +24,12 @@ fn the_web_ui_shows_the_pending_request() {
         let shot = scenario.path("page.png");
         let text = format!("Request {request}");
         let arguments = [script.to_str().unwrap(), &page, &text, shot.to_str().unwrap()];
-        let said = say(Path::new("/usr/bin/env"), &[&["node"][..], &arguments[..]].concat(), &[("MANDATE_CHROMIUM", &chromium)], &workspace_folder().join("tests/node"));
+        let said = say(
+            Path::new("/usr/bin/env"),
+            &[&["node"][..], &arguments[..]].concat(),
+            &[("MANDATE_CHROMIUM", &chromium)],
+            &workspace_folder().join("tests/node"),
+        );
         let said = said.await;
         assert_eq!(said.code, 0, "{said:?}");
         scenario.approve(&request, "bo@acme.example").await;
