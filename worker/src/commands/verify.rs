@@ -63,12 +63,11 @@ async fn witness(global: &Global, wanted: Option<WitnessKind>) -> anyhow::Result
     let target = connection::target(global)?;
     let temporal = match wanted {
         Some(WitnessKind::Temporal) => Some(target.connect().await?),
-        Some(WitnessKind::None) => None,
         None if target.configured => {
             let asked = target.connect().await;
             asked.inspect_err(|error| output::note(format_args!("warning: {error:#}"))).ok()
         }
-        None => None,
+        Some(WitnessKind::None) | None => None,
     };
     match &temporal {
         Some(temporal) => output::note(format_args!("witness: Temporal's history at `{}`", temporal.address)),
@@ -96,7 +95,7 @@ async fn judge(store: &Store, summary: RunSummary, witness: Option<&Temporal>) -
     // Asked first: records that are appended meanwhile then stand in the store, and are not missing.
     let seen = match witness {
         Some(temporal) => head_in_history(temporal, &run).await,
-        None => None,
+        Some(WitnessKind::None) | None => None,
     };
     let records = store.records(&run).await?;
     let verification = verify_chain(&run, &records, seen.as_ref());
