@@ -95,7 +95,7 @@ async fn judge(store: &Store, summary: RunSummary, witness: Option<&Temporal>) -
     // Asked first: records that are appended meanwhile then stand in the store, and are not missing.
     let seen = match witness {
         Some(temporal) => head_in_history(temporal, &run).await,
-        Some(WitnessKind::None) | None => None,
+        None => None,
     };
     let records = store.records(&run).await?;
     let verification = verify_chain(&run, &records, seen.as_ref());
