@@ -50,9 +50,12 @@ mcp.tool = "read_text_file"
 [input_schema]
 type = "object"
 required = ["path"]
-additionalProperties = false
 [input_schema.properties.path]
 type = "string"
+[input_schema.properties.head]
+type = "number"
+[input_schema.properties.tail]
+type = "number"
 "#;
 
 const WRITE: &str = r#"
@@ -66,7 +69,6 @@ mcp.tool = "write_file"
 [input_schema]
 type = "object"
 required = ["path", "content"]
-additionalProperties = false
 [input_schema.properties.path]
 type = "string"
 [input_schema.properties.content]
