@@ -106,9 +106,8 @@ fn the_update_decide_answers_whoever_asks() {
         assert!(scenario.refund_calls().await.is_empty(), "four eyes: {requester:?}");
         decide(&request, "bo@acme.example").await.ok();
         assert!(scenario.answer().await.contains("500.00 EUR"));
-        let refused = scenario
-            .records_where(|body| matches!(body, RecordBody::ApprovalDecided { refused: Some(_), .. }))
-            .await;
+        let refused =
+            scenario.records_where(|body| matches!(body, RecordBody::ApprovalDecided { refused: Some(_), .. })).await;
         assert_eq!(refused.len(), 2, "both refusals are recorded");
         scenario.audit_verify().await.ok();
     });

@@ -18,7 +18,8 @@ fn externs() -> &'static [String] {
             let name = artefact["target"]["name"].as_str().unwrap_or_default().replace('-', "_");
             let files = artefact["filenames"].as_array().into_iter().flatten().filter_map(Value::as_str);
             let library = files.into_iter().find(|file| file.ends_with(".rlib"));
-            if let (true, Some(library)) = (["mandate_activities", "mandate_domain"].contains(&name.as_str()), library) {
+            if let (true, Some(library)) = (["mandate_activities", "mandate_domain"].contains(&name.as_str()), library)
+            {
                 externs.push(format!("{name}={library}"));
             }
         }
@@ -58,7 +59,10 @@ const MODEL: &str = "model: &dyn ModelProvider, request: &ModelRequest";
 #[test]
 fn with_a_recorded_permit_the_calls_compile() {
     let both = format!("{TOOL}, {MODEL}, permit: &RecordedPermit");
-    let said = compiled(&both, "tools.call(permit, prepared, &Default::default()).await; model.complete(permit, request).await;");
+    let said = compiled(
+        &both,
+        "tools.call(permit, prepared, &Default::default()).await; model.complete(permit, request).await;",
+    );
     assert!(!said.contains("error"), "{said}");
 }
 

@@ -62,9 +62,8 @@ fn a_second_decision_changes_nothing() {
             })
             .await;
         assert_eq!(counted.len(), 1, "only the first counts");
-        let refused = scenario
-            .records_where(|body| matches!(body, RecordBody::ApprovalDecided { refused: Some(_), .. }))
-            .await;
+        let refused =
+            scenario.records_where(|body| matches!(body, RecordBody::ApprovalDecided { refused: Some(_), .. })).await;
         assert!(!refused.is_empty(), "what does not count is recorded");
         scenario.audit_verify().await.ok();
     });
@@ -77,7 +76,8 @@ fn a_late_decision_in_a_living_run_does_nothing() {
         // Only the first of the two requests is short.
         scenario.edit("policies/refunds.cedar", r#"@expires("PT24H")"#, r#"@expires("PT60S")"#);
         let policy = std::fs::read_to_string(scenario.path("policies/refunds.cedar")).unwrap();
-        let short = policy[policy.find("@id(\"refund.large\")").unwrap()..policy.find("@id(\"refund.ceiling\")").unwrap()]
+        let short = policy
+            [policy.find("@id(\"refund.large\")").unwrap()..policy.find("@id(\"refund.ceiling\")").unwrap()]
             .replace("refund.large", "refund.brief")
             .replace("PT60S", "PT2S")
             .replace("context.input.amount_cents > 10000", "context.input.amount_cents == 15000");

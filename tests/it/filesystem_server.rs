@@ -24,7 +24,11 @@ fn a_third_party_server_is_called_under_the_same_rules() {
         scenario.write("tools/files.write.toml", WRITE);
         scenario.write("policies/files.cedar", POLICY);
         let agent = "tenants/acme/support/refunds/agent.toml";
-        scenario.edit(agent, r#"["orders.read", "customers.read", "payments.refund", "clock"]"#, r#"["files.read", "files.write"]"#);
+        scenario.edit(
+            agent,
+            r#"["orders.read", "customers.read", "payments.refund", "clock"]"#,
+            r#"["files.read", "files.write"]"#,
+        );
         scenario.write("scripts/refunds.toml", &SCRIPT.replace("FILES", files));
         let _worker = scenario.start_worker().await;
         scenario.start_run("Read the terms and note them").await;

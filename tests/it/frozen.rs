@@ -15,7 +15,9 @@ fn registered_as(scenario: &Scenario, lines: &str) {
     let file = "tools/payments.refund.toml";
     let text = fs::read_to_string(scenario.path(file)).unwrap();
     let kept = text.lines().filter(|line| {
-        !["read_only", "destructive", "idempotent", "check", "settles_within_secs"].iter().any(|key| line.starts_with(key))
+        !["read_only", "destructive", "idempotent", "check", "settles_within_secs"]
+            .iter()
+            .any(|key| line.starts_with(key))
     });
     let text: Vec<&str> = kept.collect();
     let (head, tail) = text.split_at(text.iter().position(|line| line.starts_with("owner")).unwrap());
@@ -81,7 +83,8 @@ fn an_idempotent_tool_is_called_again_with_the_same_key() {
 fn a_checkable_tool_is_asked_and_not_called_again() {
     run(async {
         let scenario = Scenario::new("frozen-checkable").await;
-        let lines = "read_only = false\nidempotent = false\ncheck = \"payments.refund_status\"\nsettles_within_secs = 30";
+        let lines =
+            "read_only = false\nidempotent = false\ncheck = \"payments.refund_status\"\nsettles_within_secs = 30";
         registered_as(&scenario, lines);
         two_attempts(&scenario).await;
         completes_once(&scenario).await;

@@ -24,6 +24,7 @@ mod intrusion;
 mod kill;
 mod mcp;
 mod outages;
+mod path;
 mod replay;
 mod tidy;
 mod web_ui;

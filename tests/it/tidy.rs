@@ -54,7 +54,9 @@ fn dependencies(folder: &str) -> Vec<String> {
     let manifest: toml::Table = toml::from_str(&text).unwrap();
     let mut names = Vec::new();
     for kind in ["dependencies", "dev-dependencies", "build-dependencies"] {
-        names.extend(manifest.get(kind).and_then(toml::Value::as_table).into_iter().flat_map(toml::Table::keys).cloned());
+        names.extend(
+            manifest.get(kind).and_then(toml::Value::as_table).into_iter().flat_map(toml::Table::keys).cloned(),
+        );
     }
     names
 }
@@ -100,7 +102,8 @@ fn files_are_short_and_say_what_they_are() {
 #[test]
 fn tests_are_neither_ignored_nor_waiting_on_time() {
     // Written in two parts, so that this file is no offender itself.
-    let ignored = offenders(|_, text| text.contains(concat!("#[", "ignore")) || text.contains(concat!("should_", "panic]")));
+    let ignored =
+        offenders(|_, text| text.contains(concat!("#[", "ignore")) || text.contains(concat!("should_", "panic]")));
     assert!(ignored.is_empty(), "{ignored:?}");
     // `poll.rs` and its like in `mcp.rs` look at a condition again and again.
     let pollers = ["tests/src/poll.rs", "tests/it/mcp.rs"];

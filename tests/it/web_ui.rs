@@ -6,7 +6,8 @@ use mandate_tests::{Scenario, run, say, workspace_folder};
 
 /// A variable that `tools/test` sets.
 pub(crate) fn prepared(name: &str) -> String {
-    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set; run the tests by `tools/test`, which prepares it"))
+    std::env::var(name)
+        .unwrap_or_else(|_| panic!("{name} is not set; run the tests by `tools/test`, which prepares it"))
 }
 
 #[test]

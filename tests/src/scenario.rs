@@ -16,8 +16,9 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use temporalio_client::{
-    UntypedQuery, UntypedSignal, UntypedWorkflow, UntypedWorkflowHandle, WorkflowDescribeOptions, WorkflowExecutionDescription, WorkflowExecutionStatus,
-    WorkflowFetchHistoryOptions, WorkflowHistory, WorkflowQueryOptions, WorkflowSignalOptions,
+    UntypedQuery, UntypedSignal, UntypedWorkflow, UntypedWorkflowHandle, WorkflowDescribeOptions,
+    WorkflowExecutionDescription, WorkflowExecutionStatus, WorkflowFetchHistoryOptions, WorkflowHistory,
+    WorkflowQueryOptions, WorkflowSignalOptions,
 };
 use temporalio_common::{data_converters::RawValue, protos::temporal::api::common::v1::Payload};
 
@@ -53,7 +54,8 @@ impl Scenario {
         for part in ["mandate.toml", "policies", "scripts", "tenants", "tools"] {
             copy(&example.join(part), &folder.path().join(part));
         }
-        let scenario = Self { name: name.to_owned(), server, folder, workers: AtomicUsize::new(0), kept: Mutex::default() };
+        let scenario =
+            Self { name: name.to_owned(), server, folder, workers: AtomicUsize::new(0), kept: Mutex::default() };
         scenario.edit("mandate.toml", r#"task_queue = "mandate""#, &format!(r#"task_queue = "{name}""#));
         scenario.server_command(&[]);
         scenario
