@@ -187,17 +187,22 @@ async fn walk(
     if let Some(link) = &link {
         output::note(format_args!("Web UI: {link}"));
     }
+    let mut rejected = false;
     if let Some(request) = first_request(temporal, &handle).await? {
         output::note(format_args!("\nThe run waits for a person:\n\n{}", request.card));
-        answer(options, temporal, &handle, &request).await?;
+        rejected = !answer(options, temporal, &handle, &request).await?;
     }
     let ended = run::follow(temporal, &handle).await?;
-    let exit = run::show(&ended)?;
-    audit(global, temporal, &handle).await?;
+    let shown = run::show(&ended)?;
+    let holds = audit(global, temporal, &handle).await?;
     if let Some(link) = link {
         output::data(format_args!("\nWeb UI: {link}"))?;
     }
-    Ok(exit)
+    Ok(match (holds, rejected) {
+        (false, _) => Exit::Failure,
+        (true, true) => Exit::Denied,
+        (true, false) => shown,
+    })
 }
 
 /// Waits until the run asks; `None` when it ends without.
@@ -219,12 +224,13 @@ async fn first_request(temporal: &Temporal, handle: &Handle) -> anyhow::Result<O
     }
 }
 
+/// Decides about the request; whether it was approved.
 async fn answer(
     options: &cli::Demo,
     temporal: &Temporal,
     handle: &Handle,
     request: &PendingRequest,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<bool> {
     let id = request.request_id.clone();
     let question = format!("You are {APPROVER}, a finance lead. Approve {id}?");
     let approve = options.approve
@@ -233,10 +239,11 @@ async fn answer(
     let decision = json!({ "request_id": request.request_id, "verdict": verdict, "by": APPROVER });
     let answer = decide::send(temporal, handle, &decision).await?;
     output::note(format_args!("{APPROVER} says {verdict}: {}", serde_json::to_string(&answer)?));
-    Ok(())
+    Ok(approve)
 }
 
-async fn audit(global: &Global, temporal: &Temporal, handle: &Handle) -> anyhow::Result<()> {
+/// Prints timeline and verdict; whether the record holds.
+async fn audit(global: &Global, temporal: &Temporal, handle: &Handle) -> anyhow::Result<bool> {
     let config = load(&global.folder)?;
     let store = open_store(&config).await?;
     let info = handle.info();
@@ -249,11 +256,12 @@ async fn audit(global: &Global, temporal: &Temporal, handle: &Handle) -> anyhow:
         output::data(explain::line(&record))?;
     }
     output::data("\nAudit verdict:")?;
-    for verdict in verify::verdicts(&store, Some(&info.workflow_id), Some(temporal)).await? {
-        output::data(verify::text(&verdict))?;
+    let verdicts = verify::verdicts(&store, Some(&info.workflow_id), Some(temporal)).await?;
+    for verdict in &verdicts {
+        output::data(verify::text(verdict))?;
     }
     store.close().await;
-    Ok(())
+    Ok(!verdicts.is_empty() && verdicts.iter().all(verify::Verdict::holds))
 }
 
 fn reopen(program: &Path, place: &Place) -> String {

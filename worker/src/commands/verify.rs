@@ -90,6 +90,13 @@ pub(super) async fn verdicts(
     judged.collect::<Vec<_>>().await.into_iter().collect()
 }
 
+impl Verdict {
+    /// Whether nothing says that the record was changed or a rule broken.
+    pub(super) fn holds(&self) -> bool {
+        self.holds
+    }
+}
+
 async fn judge(store: &Store, summary: RunSummary, witness: Option<&Temporal>) -> anyhow::Result<Verdict> {
     let run = summary.run;
     // Asked first: records that are appended meanwhile then stand in the store, and are not missing.
