@@ -1,4 +1,5 @@
 //! The one integration binary.
 
 mod mcp;
+#[cfg(test)]
 mod path;
