@@ -24,6 +24,7 @@ mod intrusion;
 mod kill;
 mod mcp;
 mod outages;
+#[cfg(test)]
 mod path;
 mod replay;
 mod tidy;

@@ -52,12 +52,8 @@ impl Governed {
         run: &Admitted,
         input: &InvokeModelInput,
     ) -> Result<ModelCallOutcome, ActivityFailure> {
-        if let Some(row) = self.store.reply(&run.chain, input.turn).await? {
-            if row.before == input.transcript && row.append == input.append {
-                return Ok(ModelCallOutcome::Replied(self.recorded_turn(run, &row).await?));
-            }
-            let reason = format!("turn {} was asked before with another transcript", input.turn);
-            return Err(self.intrusion(caller, reason).await?);
+        if let Some(outcome) = self.recorded_reply(caller, run, input).await? {
+            return Ok(outcome);
         }
         let Some(provider) = self.models.get(&run.row.definition.model) else {
             let reason = format!("model `{}` is not configured on this worker", run.row.definition.model);
@@ -68,6 +64,21 @@ impl Governed {
             Decided::Ended(outcome) => return Ok(outcome),
         };
         self.ask_model(run, input, provider, &permit, &head).await
+    }
+
+    /// The recorded reply of the turn, if it was asked the same.
+    async fn recorded_reply(
+        &self,
+        caller: &Caller,
+        run: &Admitted,
+        input: &InvokeModelInput,
+    ) -> Result<Option<ModelCallOutcome>, ActivityFailure> {
+        let Some(row) = self.store.reply(&run.chain, input.turn).await? else { return Ok(None) };
+        if row.before == input.transcript && row.append == input.append {
+            return Ok(Some(ModelCallOutcome::Replied(self.recorded_turn(run, &row).await?)));
+        }
+        let reason = format!("turn {} was asked before with another transcript", input.turn);
+        Err(self.intrusion(caller, reason).await?)
     }
 
     /// The first durable write.
@@ -85,7 +96,12 @@ impl Governed {
         }
         if let Some(row) = tx.effect(effect).await? {
             match row.state {
-                EffectState::Settled { outcome, .. } => return Ok(Decided::Ended(settled_failure(&outcome))),
+                EffectState::Settled { outcome, .. } => {
+                    drop(tx);
+                    // Another attempt may have recorded its reply since this one looked.
+                    let replied = self.recorded_reply(caller, run, input).await?;
+                    return Ok(Decided::Ended(replied.unwrap_or_else(|| settled_failure(&outcome))));
+                }
                 EffectState::Open => {
                     let wait = row.send_by.time_left(&BootClock::now()?);
                     if !wait.is_zero() {

@@ -4,7 +4,7 @@ use mandate_domain::{KnownBy, RecordBody, ToolCallOutcome};
 use nix::sys::signal::Signal;
 
 use super::{
-    run::{READ, Run, call, refund},
+    run::{BO, READ, Run, call, refund},
     world::{Folder, World, wait_until},
 };
 
@@ -261,4 +261,17 @@ async fn two_attempts_at_once_perform_once() {
     let mut paid = run.paid().await;
     paid.sort_unstable();
     assert_eq!((paid, world.requests_received().await, run.intents().await), (vec![4_500, 5_500], 2, 2));
+}
+
+#[tokio::test]
+async fn an_approved_call_that_was_lost_is_made_again_without_asking_again() {
+    let world = Folder::proposing(&[&refund(50_000)]).server("exec $SERVER").world().await;
+    let mut run = Run::proposed(&world).await;
+    let request = run.asked("t1.0").await.remove(0);
+    run.approve(&request, BO).await;
+    lose_before_effect(&world, &mut run).await;
+    world.run_out("t1.0", 10_001).await;
+    run.returned("t1.0").await;
+    assert_eq!((run.paid().await, run.intents().await), (vec![50_000], 2));
+    assert_eq!(run.count(|body| matches!(body, RecordBody::ApprovalRequested { .. })).await, 1);
 }

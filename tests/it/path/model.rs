@@ -71,3 +71,19 @@ async fn a_policy_change_does_not_take_back_a_recorded_reply() {
     let again = invoke(&world.worker(), input).await.unwrap();
     assert_eq!(again.outcome, ModelCallOutcome::Replied(reply));
 }
+
+#[tokio::test]
+async fn attempts_at_once_ask_the_model_once_and_none_of_them_fails() {
+    let world = Folder::proposing(&[READ]).world().await;
+    let mut run = Run::open(&world).await;
+    let workers: Vec<_> = (0..6).map(|_| world.worker()).collect();
+    let attempts = workers.iter().map(|worker| invoke(worker, run.next_turn()));
+    for ended in futures::future::join_all(attempts).await {
+        match ended {
+            Ok(output) => assert!(matches!(output.outcome, ModelCallOutcome::Replied(_)), "{output:?}"),
+            Err(failed) => failed.may_pass("Claimed", "m1"),
+        }
+    }
+    run.turn().await;
+    assert_eq!(run.count(|body| matches!(body, RecordBody::Intent { .. })).await, 1);
+}

@@ -133,7 +133,7 @@ async fn an_execution_that_is_no_agent_run_of_this_queue_is_refused() {
         ("tail", agent, "not opened"),
     ] {
         let activity_id = if workflow_type == agent { "2" } else { "1" };
-        let worker = world.worker_for(Task { run_id, workflow_type, activity_id, ..Task::default() });
+        let worker = world.worker_for(Task { workflow_type, run_id, activity_id, ..Task::default() });
         let failed = call(&worker, run.call_input("t1.0")).await.unwrap_err();
         intrusion(&world, failed, words).await;
     }

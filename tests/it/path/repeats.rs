@@ -1,11 +1,15 @@
 //! One run from its opening to its close, and the same activities once more: nothing is performed twice.
 
+use futures::future::join_all;
 use mandate_activities::AgentActivities;
-use mandate_domain::{Review, ToolCallOutcome};
-use temporalio_sdk::{activities::ActivityError, testing::ActivityEnvironmentError};
+use mandate_domain::{RecordBody, Review, ToolCallOutcome, Verdict};
+use temporalio_sdk::{
+    activities::ActivityError,
+    testing::{ActivityEnvironment, ActivityEnvironmentError},
+};
 
 use super::{
-    run::{BO, READ, Run, call, close, counted, invoke, open, refund, review},
+    run::{BO, Failed, READ, Run, call, close, counted, invoke, open, refund, review},
     world::Folder,
 };
 
@@ -50,7 +54,7 @@ async fn every_activity_answers_the_same_again_and_performs_nothing() {
     assert_eq!(waiting, call(&world.worker(), input.clone()).await.unwrap());
     let ToolCallOutcome::ApprovalRequired { requests } = waiting.outcome else { panic!("{waiting:?}") };
 
-    let decision = run.decision(requests[0].call, &requests[0].id, mandate_domain::Verdict::Approve, BO);
+    let decision = run.decision(requests[0].call, &requests[0].id, Verdict::Approve, BO);
     assert_eq!(run.approve(&requests[0], BO).await, counted(1, true));
     let records = run.records().await;
     assert_eq!(review(&run.worker, decision).await.unwrap().review, counted(1, true));
@@ -73,7 +77,7 @@ async fn a_rejection_and_an_expiry_answer_the_same_again() {
     let world = Folder::proposing(&[&refund(50_000), &refund(20_000)]).world().await;
     let mut run = Run::proposed(&world).await;
     let (rejected, expired) = (run.asked("t1.0").await.remove(0), run.asked("t1.1").await.remove(0));
-    let decision = run.decision(rejected.call, &rejected.id, mandate_domain::Verdict::Reject, BO);
+    let decision = run.decision(rejected.call, &rejected.id, Verdict::Reject, BO);
     let expiry = run.expiry(&expired);
     let first = (run.reject(&rejected, BO).await, run.review(expiry.clone()).await);
     assert!(matches!(first, (Review::Rejected { .. }, Review::Expired { .. })), "{first:?}");
@@ -94,4 +98,50 @@ async fn a_cancelled_activity_begins_nothing_and_still_gives_back_what_is_known(
     let ended = run.worker.run(AgentActivities::call_tool, input).await;
     assert!(matches!(&ended, Err(ActivityEnvironmentError::Activity(ActivityError::Cancelled { .. }))), "{ended:?}");
     assert_eq!((run.paid().await, run.intents().await), (vec![4_500], 1));
+}
+
+/// Four workers do the same at once and answer the same.
+async fn at_once<T: PartialEq + std::fmt::Debug>(
+    workers: &[ActivityEnvironment],
+    act: impl AsyncFn(&ActivityEnvironment) -> Result<T, Failed>,
+) -> T {
+    let mut answers = join_all(workers.iter().map(|worker| act(worker))).await;
+    let first = answers.remove(0).unwrap();
+    for answer in answers {
+        assert_eq!(answer.as_ref(), Ok(&first));
+    }
+    first
+}
+
+#[tokio::test]
+async fn attempts_at_once_answer_the_same_and_record_once() {
+    let calls = [&refund(50_000), "{ tool = 'nothing' }", &refund(600_000)];
+    let world = Folder::proposing(&calls).world().await;
+    let workers: Vec<_> = (0..4).map(|_| world.worker()).collect();
+    let opened = at_once(&workers, async |worker| Ok(open(worker).await?.opened)).await;
+    let mut run = Run::proposed(&world).await;
+    assert_eq!(run.opened, opened);
+
+    let input = run.call_input("t1.0");
+    let asked = at_once(&workers, async |worker| Ok(call(worker, input.clone()).await?.outcome)).await;
+    let ToolCallOutcome::ApprovalRequired { requests } = asked else { panic!("{asked:?}") };
+    for refused in ["t1.1", "t1.2"] {
+        let input = run.call_input(refused);
+        let outcome = at_once(&workers, async |worker| Ok(call(worker, input.clone()).await?.outcome)).await;
+        assert_eq!(run.call(refused).await, outcome);
+    }
+    let decision = run.decision(requests[0].call, &requests[0].id, Verdict::Reject, BO);
+    let rejected = at_once(&workers, async |worker| Ok(review(worker, decision.clone()).await?.review)).await;
+    assert!(matches!(rejected, Review::Rejected { .. }), "{rejected:?}");
+    let closing = run.closing();
+    at_once(&workers, async |worker| close(worker, closing.clone()).await).await;
+
+    let once = [
+        run.count(|body| matches!(body, RecordBody::RunOpened { .. })).await,
+        run.count(|body| matches!(body, RecordBody::ApprovalRequested { .. })).await,
+        run.count(|body| matches!(body, RecordBody::CallRefused { .. })).await,
+        run.count(|body| matches!(body, RecordBody::ApprovalDecided { .. })).await,
+        run.count(|body| matches!(body, RecordBody::RunClosed { .. })).await,
+    ];
+    assert_eq!((once, run.intents().await, run.paid().await), ([1; 5], 0, vec![]));
 }

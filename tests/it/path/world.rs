@@ -44,7 +44,7 @@ impl Executions for FirstEvents {
 }
 
 /// The execution that an activity task belongs to, as the server states it in the task.
-#[derive(Clone)]
+#[derive(Clone, Copy)]
 pub(super) struct Task {
     pub(super) workflow_type: &'static str,
     pub(super) workflow_id: Option<&'static str>,
@@ -99,8 +99,9 @@ impl Folder {
     pub(super) fn replying(replies: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/refunds"), folder.path());
-        let script: String = replies.iter().map(|reply| format!("[[conversation.reply]]\n{reply}\n")).collect();
-        std::fs::write(folder.path().join("scripts/refunds.toml"), format!("[[conversation]]\n{script}")).unwrap();
+        let script =
+            format!("[[conversation]]\n[[conversation.reply]]\n{}\n", replies.join("\n[[conversation.reply]]\n"));
+        std::fs::write(folder.path().join("scripts/refunds.toml"), script).unwrap();
         Self(folder)
     }
 
