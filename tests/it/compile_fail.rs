@@ -17,7 +17,7 @@ fn externs() -> &'static [String] {
         for artefact in artefacts.filter(|artefact| artefact["reason"] == "compiler-artifact") {
             let name = artefact["target"]["name"].as_str().unwrap_or_default().replace('-', "_");
             let files = artefact["filenames"].as_array().into_iter().flatten().filter_map(Value::as_str);
-            let library = files.into_iter().find(|file| file.ends_with(".rlib"));
+            let library = files.into_iter().find(|file| Path::new(file).extension() == Some("rlib".as_ref()));
             if let (true, Some(library)) = (["mandate_activities", "mandate_domain"].contains(&name.as_str()), library)
             {
                 externs.push(format!("{name}={library}"));

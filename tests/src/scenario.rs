@@ -373,7 +373,8 @@ fn anonymous(value: &mut Value, host: &str) {
             for (name, value) in entries {
                 match value {
                     Value::String(text) if name == "identity" || text.contains(host) => "worker".clone_into(text),
-                    other => anonymous(other, host),
+                    Value::String(_) | Value::Null | Value::Bool(_) | Value::Number(_) => {}
+                    nested @ (Value::Object(_) | Value::Array(_)) => anonymous(nested, host),
                 }
             }
         }
