@@ -83,6 +83,17 @@ impl BootTime {
             Duration::from_millis(self.millis.saturating_sub(now.millis))
         }
     }
+
+    /// How long until `wait` has passed since this moment. One of another boot lies before the present boot, and nothing
+    /// more is known of it: the time since boot is the least that has passed since.
+    #[must_use]
+    pub fn time_left_after(&self, wait: Duration, now: &Self) -> Duration {
+        if self.boot_id == now.boot_id {
+            self.plus(wait).time_left(now)
+        } else {
+            wait.saturating_sub(Duration::from_millis(now.millis))
+        }
+    }
 }
 
 #[cfg(test)]
@@ -100,5 +111,16 @@ mod tests {
         let after_reboot = BootTime { boot_id: "other".to_owned(), millis: 0 };
         assert!(later.has_passed(&after_reboot));
         assert_eq!(later.time_left(&after_reboot), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_wait_that_another_boot_began_is_counted_from_this_boot() {
+        let at = |boot_id: &str, millis| BootTime { boot_id: boot_id.to_owned(), millis };
+        let left = |since: &BootTime, now: &BootTime| since.time_left_after(Duration::from_secs(10), now).as_millis();
+        let since = at("a", 50_000);
+        assert_eq!(left(&since, &at("a", 53_000)), 7_000);
+        assert_eq!(left(&since, &at("a", 60_000)), 0);
+        assert_eq!(left(&since, &at("b", 3_000)), 7_000);
+        assert_eq!(left(&since, &at("b", 90_000)), 0);
     }
 }

@@ -44,6 +44,9 @@ pub use permit::{ClaimRanOut, RecordedPermit};
 /// How long after its claim a holder may send. Before any Temporal timeout that starts another attempt.
 const SEND_WITHIN: Duration = Duration::from_secs(4);
 
+/// What is told of whatever is asked for after the closing record.
+const RUN_ENDED: &str = "the run has ended";
+
 /// What the path works with.
 pub(crate) struct Governed {
     pub(crate) store: Store,

@@ -87,7 +87,7 @@ pub struct Demo {
     /// Approve without asking; needed where there is no terminal
     #[arg(long)]
     pub approve: bool,
-    /// Where the demo keeps its files [default: ${XDG_STATE_HOME:-~/.local/state}/mandate/demo]
+    /// Where the demo keeps its files [default: `${XDG_STATE_HOME:-~/.local/state}/mandate/demo`]
     #[arg(long, value_name = "DIR")]
     pub state: Option<PathBuf>,
 }

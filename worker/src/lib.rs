@@ -3,7 +3,7 @@
 //! [`main`] is the whole program; `main.rs` only calls it, so that tests can reach every part. Data goes to stdout and
 //! everything else to stderr; the exit code carries the decision ([`output::Exit`]).
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use clap::Parser as _;
 
@@ -18,6 +18,9 @@ pub mod search_attributes;
 pub mod shutdown;
 pub mod telemetry;
 
+/// How long background work may take to end once the command is done.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// Runs the program with the arguments and the environment of this process.
 #[must_use]
 pub fn main() -> ExitCode {
@@ -28,13 +31,16 @@ pub fn main() -> ExitCode {
         Err(error) => return output::usage(&error),
     };
     telemetry::start(cli.global.log_format);
-    let done = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(anyhow::Error::from)
-        .and_then(|runtime| runtime.block_on(commands::run(cli)));
-    match done {
+    match carry_out(cli) {
         Ok(exit) => exit.into(),
         Err(error) => output::report(error).into(),
     }
+}
+
+fn carry_out(cli: cli::Cli) -> anyhow::Result<output::Exit> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let done = runtime.block_on(commands::run(cli));
+    // A thread that waits for a line of the terminal cannot be woken: dropping the runtime would wait for it.
+    runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
+    done
 }

@@ -47,7 +47,9 @@ pub async fn ensure_search_attributes(temporal: &Temporal) {
     };
     if let Err(why) = add(temporal, &missing).await {
         output::note(format_args!("cannot register search attributes ({why}). An administrator has to run:"));
-        missing.iter().for_each(|attribute| output::note(command(&temporal.namespace, *attribute)));
+        for attribute in &missing {
+            output::note(command(&temporal.namespace, *attribute));
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! Logs on stderr. Prompts, arguments and results are never logged: what is logged are ids, digests and reasons.
 
+use std::io::IsTerminal as _;
+
 use clap::ValueEnum;
 use tracing_subscriber::EnvFilter;
 
@@ -20,6 +22,7 @@ pub enum LogFormat {
 pub fn start(format: LogFormat) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let lines = lines.with_ansi(std::io::stderr().is_terminal());
     // Only a second subscriber can be refused, and then the first one serves.
     let _ = match format {
         LogFormat::Text => lines.with_target(false).try_init(),

@@ -13,12 +13,13 @@ use mandate_domain::{
 use mandate_workflows::contract::{CallPurpose, CallToolInput, CallToolOutput};
 use serde_json::{Map, Value};
 
-use super::{Admitted, Governed, RecordedPermit, claim::Subject, failpoint};
+use super::{Admitted, Governed, RUN_ENDED, RecordedPermit, claim::Subject, failpoint};
 use crate::{
     caller::Caller,
+    clock::BootClock,
     failure::ActivityFailure,
     heartbeat::Heartbeat,
-    store::{EffectState, StoreError, Tx},
+    store::{EffectRow, EffectState, StoreError, Tx},
     tools::{CallToolError, PrepareToolError, PreparedTool},
 };
 
@@ -110,6 +111,7 @@ impl Governed {
             Ok(checked) => checked,
             Err(refusal) => return self.refuse(run, call, refusal).await,
         };
+        let judged = effect.as_ref().map(|row| row.epoch);
         if let Some(row) = effect
             && let Some(outcome) = self.reconcile(run, &checked, row).await?
         {
@@ -123,7 +125,7 @@ impl Governed {
                 return self.refuse(run, call, refusal).await;
             }
         };
-        match self.decide_and_record(caller, run, &checked).await? {
+        match self.decide_and_record(caller, run, &checked, judged).await? {
             Decided::Permitted(permit) => self.perform(run, &checked, &permit, prepared).await,
             Decided::Ended(outcome) => Ok(outcome),
         }
@@ -174,6 +176,9 @@ impl Governed {
             drop(tx);
             return self.park(run, call.id, refusal.reason).await;
         }
+        if tx.is_closed() {
+            return self.run_ended(tx, run, call.id, false).await;
+        }
         let body = RecordBody::CallRefused {
             effect,
             target: call.named.clone(),
@@ -189,12 +194,31 @@ impl Governed {
         Ok(outcome)
     }
 
+    /// Ends a call of a run that is closed. No refusal may follow the closing record, so none is recorded.
+    async fn run_ended(
+        &self,
+        mut tx: Tx,
+        run: &Admitted,
+        call: ToolCallId,
+        begun: bool,
+    ) -> Result<ToolCallOutcome, ActivityFailure> {
+        if begun {
+            drop(tx);
+            return self.park(run, call, format!("an earlier attempt was not answered, and {RUN_ENDED}")).await;
+        }
+        let refusal = refusal(RefusalKind::RunEnded, format!("{RUN_ENDED}."));
+        let outcome = self.end_refused(&mut tx, run, call, refusal).await?;
+        tx.commit().await?;
+        Ok(outcome)
+    }
+
     /// The first durable write: facts, policy, approvals, decision, intent and claim in one transaction.
     async fn decide_and_record(
         &self,
         caller: &Caller,
         run: &Admitted,
         call: &CheckedCall<'_>,
+        judged: Option<u32>,
     ) -> Result<Decided, ActivityFailure> {
         let recorded = call.recorded;
         let mut tx = self.begin(run).await?;
@@ -202,15 +226,16 @@ impl Governed {
         if let Some(end) = tx.call_end(recorded.id).await? {
             return Ok(Decided::Ended(end.outcome));
         }
-        if tx.is_closed() {
-            let refusal = refusal(RefusalKind::RunEnded, "the run has ended.".to_owned());
-            let outcome = self.end_refused(&mut tx, run, recorded.id, refusal).await?;
-            tx.commit().await?;
-            return Ok(Decided::Ended(outcome));
-        }
         let subject =
             Subject { effect: EffectId::Tool(recorded.id), target: call.tool.name.as_str(), input: &recorded.input };
-        let begun = tx.effect(subject.effect).await?.is_some_and(|row| matches!(row.state, EffectState::Open));
+        let effect = tx.effect(subject.effect).await?;
+        let begun = effect.as_ref().is_some_and(|row| matches!(row.state, EffectState::Open));
+        if let Some(outcome) = overtaken(effect, judged)? {
+            return Ok(Decided::Ended(outcome));
+        }
+        if tx.is_closed() {
+            return Ok(Decided::Ended(self.run_ended(tx, run, recorded.id, begun).await?));
+        }
         let decision = self.decide(&mut tx, run, call).await?;
         self.record_decision(&mut tx, run, &subject, &decision).await?;
         match &decision.outcome {
@@ -309,6 +334,21 @@ impl Governed {
             }
             Err(error @ CallToolError::OutcomeUnknown { .. }) => self.unanswered(run, call, error).await,
         }
+    }
+}
+
+/// Whether another attempt was here between the look and the lock: both may have found nothing, and connecting takes
+/// time. Only the claim of the `judged` epoch was found to have run out; any other open one is somebody's.
+fn overtaken(effect: Option<EffectRow>, judged: Option<u32>) -> Result<Option<ToolCallOutcome>, ActivityFailure> {
+    let Some(row) = effect else { return Ok(None) };
+    match row.state {
+        EffectState::Open if Some(row.epoch) != judged => {
+            let wait = row.send_by.time_left(&BootClock::now()?);
+            Err(ActivityFailure::Claimed { effect: row.effect, holder: row.holder, wait })
+        }
+        EffectState::Unknown { reason } => Ok(Some(ToolCallOutcome::OutcomeUnknown { reason })),
+        // Settled with its end in the same transaction, which was looked for before.
+        EffectState::Open | EffectState::Released | EffectState::Settled { .. } => Ok(None),
     }
 }
 

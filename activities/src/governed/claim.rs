@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use mandate_domain::{
-    Address, DecisionOutcome, EffectId, RecordBody, RequestId,
+    Address, DecisionOutcome, EffectId, RecordBody, RequestId, canonical,
     policy::{PolicyDecision, PolicyOutcome},
 };
 
@@ -35,7 +35,10 @@ impl Governed {
         };
         let next_epoch = tx.effect(subject.effect).await?.map_or(1, |row| row.epoch + 1);
         let bundle: String = decision.bundle.as_str().chars().take(8).collect();
-        let key = format!("{}/decision/{word}/{next_epoch}/{bundle}", subject.effect);
+        // The same bundle answers otherwise when one of two gates is open: the key names what determined the answer.
+        let why = canonical::digest(&(&decision.policies, &decision.reason))?;
+        let why: String = why.as_str().chars().take(8).collect();
+        let key = format!("{}/decision/{word}/{next_epoch}/{bundle}-{why}", subject.effect);
         let body = RecordBody::Decision {
             effect: subject.effect,
             target: subject.target.to_owned(),

@@ -11,7 +11,7 @@ use mandate_domain::{
 use mandate_workflows::contract::{InvokeModelInput, InvokeModelOutput, ModelCallOutcome};
 use serde_json::json;
 
-use super::{Admitted, Governed, RecordedPermit, call_tool::arguments_address, claim::Subject, failpoint};
+use super::{Admitted, Governed, RUN_ENDED, RecordedPermit, call_tool::arguments_address, claim::Subject, failpoint};
 use crate::{
     caller::Caller,
     clock::BootClock,
@@ -79,6 +79,10 @@ impl Governed {
     ) -> Result<Decided, ActivityFailure> {
         let effect = EffectId::Model(input.turn);
         let mut tx = self.begin(run).await?;
+        if tx.is_closed() {
+            // A reset workflow execution, or an attempt that outlived its run.
+            return Ok(Decided::Ended(ModelCallOutcome::Failed { reason: RUN_ENDED.to_owned() }));
+        }
         if let Some(row) = tx.effect(effect).await? {
             match row.state {
                 EffectState::Settled { outcome, .. } => return Ok(Decided::Ended(settled_failure(&outcome))),

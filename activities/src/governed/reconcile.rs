@@ -80,9 +80,8 @@ impl Governed {
                 format!("`{with}` says that it has not happened, and no time is stated after which that is final");
             return self.park(run, call.recorded.id, reason).await.map(Some);
         };
-        let settled_at = row.send_by.plus(settles_within);
-        if !settled_at.has_passed(&asked_at) {
-            let wait = settled_at.time_left(&asked_at);
+        let wait = row.send_by.time_left_after(settles_within, &asked_at);
+        if !wait.is_zero() {
             return Err(ActivityFailure::NotSettled { effect: row.effect, wait });
         }
         let mut tx = self.begin(run).await?;

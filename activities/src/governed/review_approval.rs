@@ -8,7 +8,7 @@ use mandate_domain::{
 };
 use mandate_workflows::contract::{ReviewApprovalInput, ReviewApprovalOutput, ReviewSubject};
 
-use super::{Admitted, Governed, call_tool::refusal, failpoint};
+use super::{Admitted, Governed, RUN_ENDED, call_tool::refusal, failpoint};
 use crate::{
     caller::Caller,
     failure::ActivityFailure,
@@ -59,6 +59,7 @@ impl Governed {
         let refused = match &row {
             None => Some(format!("no request `{}` was made for call `{call}`", decision.request)),
             Some(row) if row.state != RequestState::Open => Some(ALREADY_DECIDED.to_owned()),
+            Some(_) if tx.is_closed() => Some(RUN_ENDED.to_owned()),
             Some(row) => self.refuse_decision(tx, run, row, decision).await?,
         };
         self.record_decided(tx, run, call, decision, key, refused.clone()).await?;
@@ -168,6 +169,7 @@ impl Governed {
             return Ok(Review::Refused { reason: format!("no request `{id}` was made for call `{call}`") });
         };
         match row.state {
+            RequestState::Open if tx.is_closed() => Ok(Review::Refused { reason: RUN_ENDED.to_owned() }),
             RequestState::Open => {
                 tx.set_request_state(id, RequestState::Expired).await?;
                 let body = RecordBody::ApprovalExpired { request: id.clone(), effect: EffectId::Tool(call) };

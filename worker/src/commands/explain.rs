@@ -102,7 +102,8 @@ fn what(body: &RecordBody) -> String {
         }
         RecordBody::CallRefused { effect, target, reason, .. } => format!("{effect} {target}: refused: {reason}"),
         RecordBody::Intent { effect, target, input, epoch, approvals } => {
-            let released: String = approvals.iter().map(|request| format!(", released by {request}")).collect();
+            let released: Vec<_> = approvals.iter().map(|request| format!(", released by {request}")).collect();
+            let released = released.concat();
             format!(
                 "{effect} {target}: about to be performed, input {}, epoch {epoch}{released}",
                 short(input.as_str())

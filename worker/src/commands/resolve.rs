@@ -16,7 +16,7 @@ use crate::{
 /// How often the run is asked.
 const POLL_EVERY: Duration = Duration::from_millis(300);
 /// How long the run may take to review the word of a person.
-const TAKEN_WITHIN: Duration = Duration::from_secs(60);
+const TAKEN_WITHIN: Duration = Duration::from_mins(1);
 
 /// Sends the signal and waits for what it comes to.
 ///

@@ -27,7 +27,7 @@ pub async fn worker(global: &Global, options: cli::Worker) -> anyhow::Result<Exi
     let bundle = config.catalog.policy.digest().to_string();
     let store_id = store.id().to_string();
     let activities = AgentActivities::new(Setup {
-        store: store.clone(),
+        store,
         catalog: config.catalog,
         task_queue: task_queue.clone(),
         identity: identity(),
@@ -48,7 +48,6 @@ pub async fn worker(global: &Global, options: cli::Worker) -> anyhow::Result<Exi
     );
     let ran = poll_until_asked(&mut worker).await;
     activities.close().await;
-    store.close().await;
     ran?;
     tracing::info!("worker stopped");
     Ok(Exit::Done)

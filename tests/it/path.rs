@@ -1,0 +1,14 @@
+//! The governed path through its real activities, on a real store and a real MCP server, without a Temporal server:
+//! the tests schedule activities by hand, as the workflow would, and as it never would.
+
+mod approvals;
+mod close;
+mod decisions;
+mod lost_answers;
+mod model;
+mod outages;
+mod pointers;
+mod repeats;
+mod run;
+mod unknown_outcomes;
+mod world;

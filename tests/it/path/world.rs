@@ -1,0 +1,294 @@
+//! An operating folder of its own for each test, and workers on it: a copy of the refunds example with what the test
+//! changes in it.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use futures::future::BoxFuture;
+use mandate_activities::{
+    AgentActivities, Executions, Setup,
+    executions::{LookUpError, StartedExecution},
+    store::{AddressKeySource, Store, StoreSettings},
+};
+use mandate_domain::{RecordBody, RunChain, audit::verify::verify};
+use mandate_worker::config::Config;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde_json::json;
+use sqlx::{
+    Connection as _, SqliteConnection,
+    sqlite::SqliteConnectOptions,
+};
+use temporalio_sdk::testing::{ActivityEnvironment, TestActivityInfoOptions};
+use tempfile::TempDir;
+
+pub(super) const WORKFLOW_ID: &str = "refund-1";
+pub(super) const RUN_ID: &str = "run-1";
+
+/// What a Temporal server would say of executions.
+#[derive(Default)]
+pub(super) struct FirstEvents(Mutex<BTreeMap<(String, String), StartedExecution>>);
+
+impl Executions for FirstEvents {
+    fn started<'a>(
+        &'a self,
+        workflow_id: &'a str,
+        run_id: &'a str,
+    ) -> BoxFuture<'a, Result<Option<StartedExecution>, LookUpError>> {
+        let key = (workflow_id.to_owned(), run_id.to_owned());
+        Box::pin(async move { Ok(self.0.lock().unwrap().get(&key).cloned()) })
+    }
+}
+
+/// The execution that an activity task belongs to, as the server states it in the task.
+#[derive(Clone)]
+pub(super) struct Task {
+    pub(super) workflow_type: &'static str,
+    pub(super) workflow_id: Option<&'static str>,
+    pub(super) run_id: &'static str,
+    pub(super) activity_id: &'static str,
+}
+
+impl Default for Task {
+    fn default() -> Self {
+        let workflow_type = mandate_workflows::WORKFLOW_TYPE;
+        Self { workflow_type, workflow_id: Some(WORKFLOW_ID), run_id: RUN_ID, activity_id: "1" }
+    }
+}
+
+/// An operating folder, its store, and a server that knows its executions.
+pub(super) struct World {
+    pub(super) folder: TempDir,
+    pub(super) store: Store,
+    executions: Arc<FirstEvents>,
+}
+
+/// The example's folder, before anything runs on it.
+pub(super) struct Folder(TempDir);
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        match entry.file_name().to_str() {
+            Some("server" | "var") => {}
+            _ if entry.file_type().unwrap().is_dir() => copy(&entry.path(), &target),
+            _ => drop(std::fs::copy(entry.path(), target).unwrap()),
+        }
+    }
+}
+
+fn programs() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let folder = test.parent().and_then(Path::parent).unwrap().to_owned();
+    assert!(folder.join("refunds-mcp").exists(), "build it first: cargo build -p refunds-mcp");
+    folder
+}
+
+impl Folder {
+    /// The example, with a model that proposes these calls and then has one more reply.
+    pub(super) fn proposing(calls: &[&str]) -> Self {
+        Self::replying(&[&format!("calls = [{}]", calls.join(", ")), r#"text = "Done.""#])
+    }
+
+    /// The example, with a model that gives these replies.
+    pub(super) fn replying(replies: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/refunds"), folder.path());
+        let script: String = replies.iter().map(|reply| format!("[[conversation.reply]]\n{reply}\n")).collect();
+        std::fs::write(folder.path().join("scripts/refunds.toml"), format!("[[conversation]]\n{script}")).unwrap();
+        Self(folder)
+    }
+
+    /// Replaces text in a file; it must be there.
+    pub(super) fn edit(self, file: &str, from: &str, to: &str) -> Self {
+        edit(self.0.path(), file, from, to);
+        self
+    }
+
+    pub(super) fn policy(self, name: &str, text: &str) -> Self {
+        std::fs::write(self.0.path().join(format!("policies/{name}.cedar")), text).unwrap();
+        self
+    }
+
+    /// The tool server by a shell script, in which `$SERVER` starts the real one. Its process id is in `var/pid`.
+    pub(super) fn server(self, script: &str) -> Self {
+        let script = script.replace("$SERVER", &format!("{}/refunds-mcp --database var/payments.db", programs().display()));
+        let command = format!("command = ['sh', '-c', 'mkdir -p var; echo $$ > var/pid; {script}']");
+        self.edit("mandate.toml", r#"command = ["refunds-mcp", "--database", "var/payments.db"]"#, &command)
+    }
+
+    pub(super) async fn world(self) -> World {
+        let path = self.0.path().join("var/mandate.db");
+        let address_keys = AddressKeySource::Folder(self.0.path().join("var/keys"));
+        let store = Store::open(StoreSettings { path, address_keys }).await.unwrap();
+        let world = World { folder: self.0, store, executions: Arc::default() };
+        world.start(RUN_ID, RUN_ID, mandate_workflows::WORKFLOW_TYPE, "mandate");
+        world
+    }
+}
+
+fn edit(folder: &Path, file: &str, from: &str, to: &str) {
+    let path = folder.join(file);
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert!(text.contains(from), "`{file}` does not say `{from}`");
+    std::fs::write(path, text.replace(from, to)).unwrap();
+}
+
+impl World {
+    /// The server knows one more execution of the workflow.
+    pub(super) fn start(&self, run_id: &str, first_run_id: &str, workflow_type: &str, task_queue: &str) {
+        let task = json!({
+            "agent": "acme/support/refunds", "prompt": "Please refund.", "on_behalf_of": "ana@acme.example",
+        });
+        self.start_with(run_id, first_run_id, workflow_type, task_queue, task.to_string());
+    }
+
+    pub(super) fn start_with(&self, run_id: &str, first: &str, workflow_type: &str, task_queue: &str, input: String) {
+        let started = StartedExecution {
+            workflow_type: workflow_type.to_owned(),
+            task_queue: task_queue.to_owned(),
+            first_run_id: first.to_owned(),
+            input: vec![input.into_bytes()],
+        };
+        let key = (WORKFLOW_ID.to_owned(), run_id.to_owned());
+        self.executions.0.lock().unwrap().insert(key, started);
+    }
+
+    /// A worker that has read the folder as it is now, with an activity task of the run.
+    pub(super) fn worker(&self) -> ActivityEnvironment {
+        self.worker_for(Task::default())
+    }
+
+    pub(super) fn worker_for(&self, task: Task) -> ActivityEnvironment {
+        self.worker_on(self.store.clone(), task)
+    }
+
+    pub(super) fn worker_on(&self, store: Store, task: Task) -> ActivityEnvironment {
+        let config = Config::load(self.folder.path(), &programs()).unwrap_or_else(|errors| panic!("{errors}"));
+        let executions = Arc::<FirstEvents>::clone(&self.executions);
+        let activities = AgentActivities::new(Setup {
+            store,
+            catalog: config.catalog,
+            task_queue: config.task_queue,
+            identity: "test".to_owned(),
+            executions,
+        });
+        let info = TestActivityInfoOptions::builder()
+            .workflow_type(Some(task.workflow_type.to_owned()))
+            .workflow_id(task.workflow_id.map(str::to_owned))
+            .workflow_run_id(task.workflow_id.map(|_| task.run_id.to_owned()))
+            .activity_id(task.activity_id)
+            .activity_type("test")
+            .build();
+        ActivityEnvironment::builder().register_activities(activities.unwrap()).info(info).build()
+    }
+
+    /// Changes a file of the folder, for workers made from now on.
+    pub(super) fn edit(&self, file: &str, from: &str, to: &str) {
+        edit(self.folder.path(), file, from, to);
+    }
+
+    pub(super) fn policy(&self, name: &str, text: &str) {
+        std::fs::write(self.folder.path().join(format!("policies/{name}.cedar")), text).unwrap();
+    }
+
+    /// Why intrusions were refused, in order. Their chain verifies.
+    pub(super) async fn intrusions(&self) -> Vec<String> {
+        let bodies = self.bodies(&self.store.intrusion_chain()).await;
+        let reason = |body| match body {
+            RecordBody::Intrusion { reason, .. } => reason,
+            other => panic!("{other:?}"),
+        };
+        bodies.into_iter().map(reason).collect()
+    }
+
+    /// The records of a chain, which verifies.
+    pub(super) async fn bodies(&self, chain: &RunChain) -> Vec<RecordBody> {
+        let records = self.store.records(chain).await.unwrap();
+        let verified = verify(chain, &records, None);
+        assert!(verified.holds() || records.is_empty(), "{:?}", verified.findings);
+        let body = |bytes: &[u8]| serde_json::from_slice::<mandate_domain::AuditRecord>(bytes).unwrap().body;
+        records.iter().map(|record| body(&record.canonical)).collect()
+    }
+
+    /// What was paid: key and amount of each row, in order.
+    pub(super) async fn payments(&self) -> Vec<(String, i64)> {
+        let Ok(mut database) = self.open("var/payments.db").await else { return Vec::new() };
+        let query = "SELECT idempotency_key, amount_cents FROM payments ORDER BY refund_id";
+        sqlx::query_as(query).fetch_all(&mut database).await.unwrap_or_default()
+    }
+
+    /// How many refunds the system of record was asked for.
+    pub(super) async fn requests_received(&self) -> i64 {
+        let Ok(mut database) = self.open("var/payments.db").await else { return 0 };
+        sqlx::query_scalar("SELECT count(*) FROM calls").fetch_one(&mut database).await.unwrap_or(0)
+    }
+
+    async fn open(&self, file: &str) -> sqlx::Result<SqliteConnection> {
+        let options = SqliteConnectOptions::new().filename(self.folder.path().join(file));
+        SqliteConnection::connect_with(&options.busy_timeout(Duration::from_secs(10))).await
+    }
+
+    /// Changes the store behind everybody's back.
+    pub(super) async fn write(&self, statement: &'static str, value: &str) {
+        let mut database = self.open("var/mandate.db").await.unwrap();
+        let done = sqlx::query::<sqlx::Sqlite>(statement).bind(value.to_owned()).execute(&mut database).await.unwrap();
+        assert!(done.rows_affected() > 0, "nothing to change: {statement}");
+    }
+
+    /// Claims of this effect ran out this many milliseconds ago.
+    pub(super) async fn run_out(&self, effect: &str, millis: u64) {
+        let now = mandate_activities::clock::BootClock::now().unwrap().millis;
+        let past = now.checked_sub(millis).unwrap();
+        self.write("UPDATE effects SET send_by_millis = CAST($1 AS INTEGER)", &past.to_string()).await;
+        assert!(self.effect(effect).await.is_some());
+    }
+
+    /// As if the worker had died before it recorded the outcome: a claim, an intent and nothing after them. The audit
+    /// chain's tail goes with it, back to the intent.
+    pub(super) async fn lose_outcome(&self, effect: &str) {
+        let key = format!("{effect}/intent/1");
+        for statement in [
+            "DELETE FROM records WHERE sequence > (SELECT sequence FROM records WHERE record_key = $1)",
+            "UPDATE chains SET records = (SELECT sequence FROM records WHERE record_key = $1),
+                 head = (SELECT hash FROM records WHERE record_key = $1)",
+        ] {
+            self.write(statement, &key).await;
+        }
+        self.write("UPDATE effects SET state = 'open', outcome = NULL, settled_epoch = NULL WHERE effect = $1", effect)
+            .await;
+        self.write("DELETE FROM replies WHERE $1 != ''", effect).await;
+    }
+
+    /// State and epoch of an effect.
+    pub(super) async fn effect(&self, effect: &str) -> Option<(String, i64)> {
+        let mut database = self.open("var/mandate.db").await.unwrap();
+        sqlx::query_as("SELECT state, epoch FROM effects WHERE effect = $1")
+            .bind(effect.to_owned())
+            .fetch_optional(&mut database)
+            .await
+            .unwrap()
+    }
+
+    pub(super) fn signal_server(&self, signal: Signal) {
+        let text = std::fs::read_to_string(self.folder.path().join("var/pid")).unwrap();
+        kill(Pid::from_raw(text.trim().parse().unwrap()), signal).unwrap();
+    }
+}
+
+pub(super) async fn wait_until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let wait = async {
+        while !holds().await {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), wait).await.unwrap_or_else(|_| panic!("never: {what}"));
+}
