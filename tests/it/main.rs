@@ -1,4 +1,30 @@
-//! The one integration binary.
+//! The one integration binary: what a run does, seen from outside, on a real Temporal server with real workers and real
+//! MCP servers. In reading order.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "this crate is test code: a panic is how a test fails"
+)]
 
+mod approval;
+mod bad_input;
+mod cancel_halt;
+mod compile_fail;
+mod completes;
+mod compose;
+mod continue_as_new;
+mod decisions;
+mod denial;
+mod filesystem_server;
+mod frozen;
+mod history_size;
+mod intrusion;
+mod kill;
 mod mcp;
+mod outages;
 mod path;
+mod replay;
+mod tidy;
+mod web_ui;

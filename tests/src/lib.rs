@@ -1,1 +1,43 @@
-//! mandate tests
+//! The harness of the integration tests: one Temporal server for the whole run, operating folders of their own, real
+//! worker processes, and looks from outside: the Temporal CLI, the event history, the payments database.
+//!
+//! Promises: nothing that a test started outlives the test process; every wait is for a condition. Deliberately
+//! absent: fakes. Tests that need no server stand beside the code they test.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::missing_errors_doc,
+    clippy::must_use_candidate,
+    unreachable_pub,
+    reason = "this crate is test code: a panic is how a test fails"
+)]
+
+mod binaries;
+mod database;
+mod history;
+mod poll;
+mod process;
+mod scenario;
+mod server;
+
+use std::{future::Future, sync::LazyLock};
+
+use tokio::runtime::Runtime;
+
+pub use binaries::{cargo, profile_folder, program, target_folder, workspace_folder};
+pub use database::{Call, Payment};
+pub use history::{Event, History};
+pub use poll::{LONG, until, until_within};
+pub use process::{Process, Said, say};
+pub use scenario::{AGENT, Scenario};
+pub use server::{Server, server};
+
+/// One runtime for all tests: the client's connection lives on the runtime that made it.
+static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().expect("a runtime"));
+
+/// Runs one test.
+pub fn run<T>(test: impl Future<Output = T>) -> T {
+    RUNTIME.block_on(test)
+}

@@ -25,10 +25,7 @@ async fn a_tool_server_that_cannot_be_started_keeps_a_run_from_opening_and_may_p
 
 #[tokio::test]
 async fn a_tool_server_that_is_gone_is_waited_for_before_any_intent() {
-    let world = Folder::proposing(&[&refund(4_500)])
-        .server("test -e var/down && exit 3; exec $SERVER")
-        .world()
-        .await;
+    let world = Folder::proposing(&[&refund(4_500)]).server("test -e var/down && exit 3; exec $SERVER").world().await;
     let mut run = Run::proposed(&world).await;
     let down = world.folder.path().join("var/down");
     std::fs::write(&down, "").unwrap();

@@ -137,7 +137,8 @@ async fn an_execution_that_is_no_agent_run_of_this_queue_is_refused() {
         let failed = call(&worker, run.call_input("t1.0")).await.unwrap_err();
         intrusion(&world, failed, words).await;
     }
-    for (run_id, words) in [("foreign", "Forged"), ("elsewhere", "`other`"), ("unknown", "no such"), ("tail", "never")] {
+    for (run_id, words) in [("foreign", "Forged"), ("elsewhere", "`other`"), ("unknown", "no such"), ("tail", "never")]
+    {
         let worker = world.worker_for(Task { run_id, activity_id: "3", ..Task::default() });
         intrusion(&world, open(&worker).await.unwrap_err(), words).await;
     }

@@ -92,9 +92,6 @@ async fn a_cancelled_activity_begins_nothing_and_still_gives_back_what_is_known(
     assert_eq!(run.call("t1.0").await, paid);
     let input = run.call_input("t1.1");
     let ended = run.worker.run(AgentActivities::call_tool, input).await;
-    assert!(
-        matches!(&ended, Err(ActivityEnvironmentError::Activity(ActivityError::Cancelled { .. }))),
-        "{ended:?}"
-    );
+    assert!(matches!(&ended, Err(ActivityEnvironmentError::Activity(ActivityError::Cancelled { .. }))), "{ended:?}");
     assert_eq!((run.paid().await, run.intents().await), (vec![4_500], 1));
 }

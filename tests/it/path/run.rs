@@ -219,7 +219,13 @@ impl<'w> Run<'w> {
         }
     }
 
-    pub(super) fn decision(&self, call: ToolCallId, request: &RequestId, verdict: Verdict, by: &str) -> ReviewApprovalInput {
+    pub(super) fn decision(
+        &self,
+        call: ToolCallId,
+        request: &RequestId,
+        verdict: Verdict,
+        by: &str,
+    ) -> ReviewApprovalInput {
         let decision = ApprovalDecision { request: request.clone(), verdict, by: person(by), comment: None };
         let subject = ReviewSubject::Decision { decision, ordinal: self.reviews + 1 };
         ReviewApprovalInput { run: self.pointer(), call, subject }
@@ -294,9 +300,8 @@ impl<'w> Run<'w> {
     }
 
     pub(super) async fn intents(&self) -> usize {
-        let tool = |body: &RecordBody| {
-            matches!(body, RecordBody::Intent { effect: mandate_domain::EffectId::Tool(_), .. })
-        };
+        let tool =
+            |body: &RecordBody| matches!(body, RecordBody::Intent { effect: mandate_domain::EffectId::Tool(_), .. });
         self.count(tool).await
     }
 
@@ -327,7 +332,9 @@ pub(super) fn counted(votes: u32, quorum_reached: bool) -> Review {
 
 /// A refund of order o1 as the model proposes it.
 pub(super) fn refund(cents: u32) -> String {
-    format!(r#"{{ tool = "payments.refund", arguments = {{ order_id = "o1", amount_cents = {cents}, currency = "EUR" }} }}"#)
+    format!(
+        r#"{{ tool = "payments.refund", arguments = {{ order_id = "o1", amount_cents = {cents}, currency = "EUR" }} }}"#
+    )
 }
 
 pub(super) const READ: &str = r#"{ tool = "orders.read", arguments = { order_id = "o1" } }"#;

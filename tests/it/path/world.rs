@@ -21,12 +21,9 @@ use nix::{
     unistd::Pid,
 };
 use serde_json::json;
-use sqlx::{
-    Connection as _, SqliteConnection,
-    sqlite::SqliteConnectOptions,
-};
-use temporalio_sdk::testing::{ActivityEnvironment, TestActivityInfoOptions};
+use sqlx::{Connection as _, SqliteConnection, sqlite::SqliteConnectOptions};
 use tempfile::TempDir;
+use temporalio_sdk::testing::{ActivityEnvironment, TestActivityInfoOptions};
 
 pub(super) const WORKFLOW_ID: &str = "refund-1";
 pub(super) const RUN_ID: &str = "run-1";
@@ -120,7 +117,8 @@ impl Folder {
 
     /// The tool server by a shell script, in which `$SERVER` starts the real one. Its process id is in `var/pid`.
     pub(super) fn server(self, script: &str) -> Self {
-        let script = script.replace("$SERVER", &format!("{}/refunds-mcp --database var/payments.db", programs().display()));
+        let script =
+            script.replace("$SERVER", &format!("{}/refunds-mcp --database var/payments.db", programs().display()));
         let command = format!("command = ['sh', '-c', 'mkdir -p var; echo $$ > var/pid; {script}']");
         self.edit("mandate.toml", r#"command = ["refunds-mcp", "--database", "var/payments.db"]"#, &command)
     }

@@ -1,0 +1,68 @@
+//! What stands in SQLite files: the payments of the system of record, and the store's audit records.
+
+use std::path::Path;
+
+use mandate_domain::audit::AuditRecord;
+use sqlx::{Connection as _, Row as _, SqliteConnection, sqlite::SqliteConnectOptions};
+
+/// A payment that was made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Payment {
+    /// The order it was made for.
+    pub order: String,
+    /// The amount.
+    pub cents: i64,
+    /// The key that the request carried.
+    pub key: Option<String>,
+}
+
+/// A refund request that the system of record received, whatever came of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Call {
+    /// The tool's name at the server.
+    pub tool: String,
+    /// The key that it carried.
+    pub key: Option<String>,
+}
+
+async fn open(path: &Path) -> Option<SqliteConnection> {
+    SqliteConnection::connect_with(&SqliteConnectOptions::new().filename(path).read_only(true)).await.ok()
+}
+
+/// All payments, oldest first; none where the file does not exist yet.
+pub(crate) async fn payments(path: &Path) -> Vec<Payment> {
+    let Some(mut database) = open(path).await else { return Vec::new() };
+    let rows = sqlx::query("SELECT order_id, amount_cents, idempotency_key FROM payments ORDER BY refund_id");
+    let rows = rows.fetch_all(&mut database).await.unwrap_or_default();
+    rows.iter().map(|row| Payment { order: row.get(0), cents: row.get(1), key: row.get(2) }).collect()
+}
+
+/// All refund requests, oldest first.
+pub(crate) async fn calls(path: &Path) -> Vec<Call> {
+    let Some(mut database) = open(path).await else { return Vec::new() };
+    let rows = sqlx::query("SELECT tool, idempotency_key FROM calls ORDER BY id").fetch_all(&mut database).await;
+    rows.unwrap_or_default().iter().map(|row| Call { tool: row.get(0), key: row.get(1) }).collect()
+}
+
+/// The audit records of all runs, chain by chain.
+pub(crate) async fn records(path: &Path) -> Vec<AuditRecord> {
+    let mut database = open(path).await.expect("the store");
+    let rows = sqlx::query("SELECT canonical FROM records ORDER BY chain, sequence").fetch_all(&mut database).await;
+    let texts = rows.expect("the records").into_iter().map(|row| row.get::<String, _>(0));
+    texts.map(|text| serde_json::from_str(&text).expect("a record")).collect()
+}
+
+/// Adds an order with a text.
+pub(crate) async fn add_order(path: &Path, order: &str, items: &str) {
+    let options = SqliteConnectOptions::new().filename(path);
+    let mut database = SqliteConnection::connect_with(&options).await.expect("the payments database");
+    let insert = sqlx::query("INSERT INTO orders VALUES (?, 'c1', 100, 'EUR', ?)").bind(order).bind(items);
+    insert.execute(&mut database).await.expect("an order");
+}
+
+/// Characters of all messages of the store.
+pub(crate) async fn message_bytes(path: &Path) -> i64 {
+    let mut database = open(path).await.expect("the store");
+    let sum = sqlx::query_scalar("SELECT coalesce(sum(length(body)), 0) FROM messages").fetch_one(&mut database);
+    sum.await.expect("the messages")
+}

@@ -1,0 +1,92 @@
+//! The event history of an execution, as the tests ask about it.
+
+use std::time::{Duration, SystemTime};
+
+use prost::Message as _;
+use temporalio_common::protos::temporal::api::{
+    enums::v1::EventType,
+    history::v1::{HistoryEvent, history_event::Attributes},
+};
+
+/// One event.
+#[derive(Debug, Clone)]
+pub struct Event {
+    /// The type.
+    pub kind: EventType,
+    /// When it happened.
+    pub time: SystemTime,
+    /// Its size on the wire.
+    pub bytes: usize,
+    /// The activity type, for a scheduled activity.
+    pub activity: Option<String>,
+    /// What the Web UI shows beside it.
+    pub summary: Option<String>,
+    /// The attempt, for a started activity.
+    pub attempt: Option<i32>,
+}
+
+/// All events of one execution.
+#[derive(Debug, Clone)]
+pub struct History(pub Vec<Event>);
+
+impl History {
+    pub(crate) fn of(events: &[HistoryEvent]) -> Self {
+        Self(events.iter().map(event).collect())
+    }
+
+    /// How many activities of a type were scheduled.
+    #[must_use]
+    pub fn activities(&self, name: &str) -> usize {
+        self.0.iter().filter(|event| event.activity.as_deref() == Some(name)).count()
+    }
+
+    /// How many events of a type there are.
+    #[must_use]
+    pub fn count(&self, kind: EventType) -> usize {
+        self.0.iter().filter(|event| event.kind == kind).count()
+    }
+
+    /// Bytes of each turn: from one `invoke_model` to the next.
+    #[must_use]
+    pub fn turns(&self) -> Vec<usize> {
+        let mut turns = Vec::new();
+        for event in &self.0 {
+            if event.activity.as_deref() == Some("invoke_model") {
+                turns.push(0);
+            }
+            if let Some(bytes) = turns.last_mut() {
+                *bytes += event.bytes;
+            }
+        }
+        turns
+    }
+
+    /// How long after a moment the next activity attempt or workflow task started.
+    #[must_use]
+    pub fn started_after(&self, moment: SystemTime) -> Option<Duration> {
+        let started = [EventType::ActivityTaskStarted, EventType::WorkflowTaskStarted];
+        let after = self.0.iter().filter(|event| started.contains(&event.kind));
+        after.filter_map(|event| event.time.duration_since(moment).ok()).min()
+    }
+}
+
+fn event(event: &HistoryEvent) -> Event {
+    let time = event.event_time.expect("every event has its time");
+    let since_1970 = Duration::new(time.seconds.unsigned_abs(), time.nanos.unsigned_abs());
+    let (activity, attempt) = match &event.attributes {
+        Some(Attributes::ActivityTaskScheduledEventAttributes(scheduled)) => {
+            (scheduled.activity_type.as_ref().map(|kind| kind.name.clone()), None)
+        }
+        Some(Attributes::ActivityTaskStartedEventAttributes(started)) => (None, Some(started.attempt)),
+        _ => (None, None),
+    };
+    let summary = event.user_metadata.as_ref().and_then(|shown| shown.summary.as_ref());
+    Event {
+        kind: event.event_type(),
+        time: SystemTime::UNIX_EPOCH + since_1970,
+        bytes: event.encoded_len(),
+        activity,
+        summary: summary.and_then(|payload| serde_json::from_slice(&payload.data).ok()),
+        attempt,
+    }
+}

@@ -1,0 +1,31 @@
+//! Waiting for a condition: the only place that sleeps.
+
+use std::time::{Duration, Instant};
+
+/// How long a condition may take: far more than it needs, as other tests share the machine.
+pub const LONG: Duration = Duration::from_secs(90);
+
+/// How often it is looked at.
+const EVERY: Duration = Duration::from_millis(100);
+
+/// Waits until `look` finds something.
+///
+/// # Panics
+/// When it found nothing within [`LONG`].
+pub async fn until<T>(what: &str, look: impl AsyncFnMut() -> Option<T>) -> T {
+    until_within(LONG, look).await.unwrap_or_else(|| panic!("waited {LONG:?} in vain: {what}"))
+}
+
+/// Waits until `look` finds something, or the time is over.
+pub async fn until_within<T>(limit: Duration, mut look: impl AsyncFnMut() -> Option<T>) -> Option<T> {
+    let deadline = Instant::now() + limit;
+    loop {
+        if let Some(found) = look().await {
+            return Some(found);
+        }
+        if Instant::now() >= deadline {
+            return None;
+        }
+        tokio::time::sleep(EVERY).await;
+    }
+}

@@ -1,0 +1,132 @@
+//! Child processes that end with the test process, however that ends.
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::Stdio,
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use tokio::process::{Child, Command};
+
+use crate::until;
+
+/// Kills the program when the pipe to the test process closes, which the kernel does however that one ends.
+const SUPERVISOR: &str = r#"
+exec 3<&0
+pid_file=$1
+shift
+"$@" </dev/null 3<&- &
+program=$!
+echo "$program" >"$pid_file.new" && mv "$pid_file.new" "$pid_file"
+{ read -r _ <&3; kill -CONT "$program"; kill -KILL "$program"; } 2>/dev/null &
+watcher=$!
+exec 3<&-
+wait "$program"
+status=$?
+kill "$watcher"
+exit "$status"
+"#;
+
+/// A running program.
+#[derive(Debug)]
+pub struct Process {
+    supervisor: Child,
+    pid: Pid,
+    log: PathBuf,
+}
+
+impl Process {
+    /// Starts a program that writes both its outputs to the log.
+    pub async fn start(program: &Path, arguments: &[&str], env: &[(&str, &str)], folder: &Path, log: PathBuf) -> Self {
+        let output = File::create(&log).expect("the log");
+        let errors = output.try_clone().expect("the log");
+        let pid_file = log.with_extension("pid");
+        let mut command = Command::new("/bin/sh");
+        let supervisor = command
+            .args(["-c", SUPERVISOR, "supervisor"])
+            .arg(&pid_file)
+            .arg(program)
+            .args(arguments)
+            .envs(env.iter().copied())
+            .current_dir(folder)
+            .stdin(Stdio::piped())
+            .stdout(output)
+            .stderr(errors)
+            .process_group(0)
+            .kill_on_drop(false)
+            .spawn()
+            .expect("a shell");
+        let pid = until("the program's process id", async || fs::read_to_string(&pid_file).ok()?.trim().parse().ok());
+        Self { supervisor, pid: Pid::from_raw(pid.await), log }
+    }
+
+    /// Everything that it said so far.
+    #[must_use]
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
+    }
+
+    /// Whether it ended, and with which code; 137 after SIGKILL.
+    pub fn ended(&mut self) -> Option<i32> {
+        self.supervisor.try_wait().ok().flatten().map(|status| status.code().unwrap_or(-1))
+    }
+
+    /// Waits until it ended.
+    pub async fn wait(&mut self) -> i32 {
+        until("the program ends", async || self.ended()).await
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        // It may have ended in between.
+        let _ = kill(self.pid, signal);
+    }
+
+    /// Kills it, as a crash would, and waits until it is gone.
+    pub async fn kill(mut self) {
+        self.signal(Signal::SIGKILL);
+        self.wait().await;
+    }
+
+    /// Asks it to end, and waits until it did.
+    pub async fn stop(mut self) -> i32 {
+        self.signal(Signal::SIGTERM);
+        self.wait().await
+    }
+}
+
+/// What a program said and how it ended.
+#[derive(Debug, Clone)]
+pub struct Said {
+    /// Exit code.
+    pub code: i32,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+}
+
+impl Said {
+    /// The output, if it ended well.
+    pub fn ok(self) -> String {
+        assert_eq!(self.code, 0, "{self:?}");
+        self.stdout
+    }
+}
+
+/// Runs a program to its end.
+pub async fn say(program: &Path, arguments: &[&str], env: &[(&str, &str)], folder: &Path) -> Said {
+    let mut command = Command::new(program);
+    command.args(arguments).envs(env.iter().copied()).current_dir(folder).stdin(Stdio::null()).kill_on_drop(true);
+    let output = tokio::time::timeout(crate::LONG, command.output());
+    let output = output.await.unwrap_or_else(|_| panic!("{arguments:?} does not end")).expect("the program runs");
+    Said {
+        code: output.status.code().unwrap_or(-1),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}

@@ -1,0 +1,392 @@
+//! One test's world: an operating folder, a task queue and workflow ids of its own, real workers, and looks from outside.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use mandate_domain::audit::{AuditRecord, RecordBody};
+use mandate_workflows::snapshot::{PendingRequest, Status};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use temporalio_client::{
+    UntypedQuery, UntypedSignal, UntypedWorkflow, UntypedWorkflowHandle, WorkflowDescribeOptions,
+    WorkflowExecutionDescription, WorkflowExecutionStatus, WorkflowFetchHistoryOptions, WorkflowHistory,
+    WorkflowQueryOptions, WorkflowSignalOptions,
+};
+use temporalio_common::{data_converters::RawValue, protos::temporal::api::common::v1::Payload};
+
+use crate::{
+    Call, History, LONG, Payment, Process, Said, Server, database, program, say, server, until, workspace_folder,
+};
+
+/// The agent of the refunds example.
+pub const AGENT: &str = "acme/support/refunds";
+
+/// What a worker says when it polls.
+const READY: &str = "worker ready";
+
+/// An operating folder with its workers and runs.
+#[derive(Debug)]
+pub struct Scenario {
+    /// The test's name; task queue and default workflow id.
+    pub name: String,
+    /// The Temporal server.
+    pub server: &'static Server,
+    /// Before the folder, so that the workers end first.
+    kept: Mutex<Vec<Process>>,
+    folder: TempDir,
+    workers: AtomicUsize,
+}
+
+impl Scenario {
+    /// A copy of the refunds example.
+    pub async fn new(name: &str) -> Self {
+        let server = server().await;
+        let folder = tempfile::Builder::new().prefix(&format!("{name}-")).tempdir_in(&server.folder).expect("a folder");
+        let example = workspace_folder().join("examples/refunds");
+        for part in ["mandate.toml", "policies", "scripts", "tenants", "tools"] {
+            copy(&example.join(part), &folder.path().join(part));
+        }
+        let scenario =
+            Self { name: name.to_owned(), server, folder, workers: AtomicUsize::new(0), kept: Mutex::default() };
+        scenario.edit("mandate.toml", r#"task_queue = "mandate""#, &format!(r#"task_queue = "{name}""#));
+        scenario.server_command(&[]);
+        scenario
+    }
+
+    /// A file of the operating folder.
+    #[must_use]
+    pub fn path(&self, file: &str) -> PathBuf {
+        self.folder.path().join(file)
+    }
+
+    /// Writes a file of the operating folder.
+    pub fn write(&self, file: &str, text: &str) {
+        let path = self.path(file);
+        fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+        fs::write(path, text).expect("the file");
+    }
+
+    /// Replaces a text that stands in a file exactly once.
+    pub fn edit(&self, file: &str, from: &str, to: &str) {
+        let text = fs::read_to_string(self.path(file)).expect(file);
+        assert_eq!(text.matches(from).count(), 1, "`{from}` in {file}");
+        self.write(file, &text.replace(from, to));
+    }
+
+    /// Sets the arguments of the refunds server.
+    pub fn server_command(&self, extra: &[&str]) {
+        let server = program("refunds-mcp");
+        let mut command = vec![server.to_str().expect("text"), "--database", "var/payments.db"];
+        command.extend(extra);
+        self.set_server(&command);
+    }
+
+    /// Sets the whole command of the tool server.
+    pub fn set_server(&self, command: &[&str]) {
+        let text = fs::read_to_string(self.path("mandate.toml")).expect("mandate.toml");
+        let new = format!("command = {}", json!(command));
+        let lines = text.lines().map(|line| if line.starts_with("command = ") { new.as_str() } else { line });
+        let text: Vec<&str> = lines.collect();
+        self.write("mandate.toml", &(text.join("\n") + "\n"));
+    }
+
+    /// Environment of every program of this test.
+    fn env(&self, more: &[(&str, &str)]) -> Vec<(String, String)> {
+        let more = more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        self.server.env().into_iter().chain(more).collect()
+    }
+
+    /// Starts a worker and waits until it polls.
+    pub async fn start_worker(&self) -> Process {
+        self.worker_with_env(&[]).await
+    }
+
+    /// Starts a worker with more environment and waits until it polls.
+    pub async fn worker_with_env(&self, env: &[(&str, &str)]) -> Process {
+        let mut worker = self.worker_process(env).await;
+        until("the worker polls", async || {
+            assert_eq!(worker.ended(), None, "the worker ended:\n{}", worker.log());
+            worker.log().contains(READY).then_some(())
+        })
+        .await;
+        worker
+    }
+
+    /// Starts a worker.
+    pub async fn worker_process(&self, env: &[(&str, &str)]) -> Process {
+        let number = self.workers.fetch_add(1, Ordering::Relaxed);
+        let env = self.env(env);
+        let env: Vec<(&str, &str)> = env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let folder = self.folder.path();
+        let arguments = ["worker", "--folder", folder.to_str().expect("text")];
+        Process::start(&program("mandate"), &arguments, &env, folder, self.path(&format!("worker-{number}.log"))).await
+    }
+
+    /// Lets a worker run until the test ends.
+    pub fn keep(&self, worker: Process) {
+        self.kept.lock().expect("no panic").push(worker);
+    }
+
+    /// The program `mandate` with this folder.
+    pub async fn mandate(&self, arguments: &[&str]) -> Said {
+        let env = self.env(&[]);
+        let env: Vec<(&str, &str)> = env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let folder = self.folder.path().to_str().expect("text");
+        let arguments: Vec<&str> = arguments.iter().copied().chain(["--folder", folder]).collect();
+        say(&program("mandate"), &arguments, &env, self.folder.path()).await
+    }
+
+    /// The Temporal CLI.
+    pub async fn temporal(&self, arguments: &[&str]) -> Said {
+        self.server.temporal(arguments).await
+    }
+
+    /// Starts a run of the refunds agent whose workflow id is the test's name.
+    pub async fn start_run(&self, prompt: &str) {
+        let task = json!({ "agent": AGENT, "prompt": prompt, "on_behalf_of": "ana@acme.example" });
+        self.start_input(&task.to_string()).await;
+    }
+
+    /// Starts a run with an input as written.
+    pub async fn start_input(&self, input: &str) {
+        let name = self.name.as_str();
+        let start = ["workflow", "start", "--type", "AgentWorkflow", "--task-queue", name, "--workflow-id", name];
+        self.temporal(&[&start[..], &["--input", input]].concat()).await.ok();
+    }
+
+    /// Sends a signal as a person does.
+    pub async fn signal(&self, signal: &str, input: &str) -> Said {
+        let send = ["workflow", "signal", "--workflow-id", &self.name, "--name", signal];
+        self.temporal(&[&send[..], &["--input", input]].concat()).await
+    }
+
+    /// Sends a signal through the client: many at once are faster that way. Whether it was taken.
+    pub async fn handle_signal(&self, signal: &str, input: &str) -> bool {
+        let metadata = [("encoding".to_owned(), b"json/plain".to_vec())].into();
+        let payload = Payload { metadata, data: input.as_bytes().to_vec(), ..Payload::default() };
+        let input = RawValue::new(vec![payload]);
+        self.handle().signal(UntypedSignal::new(signal), input, WorkflowSignalOptions::default()).await.is_ok()
+    }
+
+    /// Approves a request.
+    pub async fn approve(&self, request: &str, by: &str) {
+        self.signal("approve", &json!({ "request_id": request, "by": by }).to_string()).await.ok();
+    }
+
+    /// Rejects a request.
+    pub async fn reject(&self, request: &str, by: &str) {
+        self.signal("reject", &json!({ "request_id": request, "by": by, "comment": "not now" }).to_string()).await.ok();
+    }
+
+    /// The run.
+    #[must_use]
+    pub fn handle(&self) -> UntypedWorkflowHandle<temporalio_client::Client> {
+        self.server.client.get_workflow_handle::<UntypedWorkflow>(&self.name)
+    }
+
+    /// What Temporal says of the run.
+    pub async fn describe(&self) -> WorkflowExecutionDescription {
+        self.handle().describe(WorkflowDescribeOptions::default()).await.expect("the run")
+    }
+
+    /// A search attribute of the run.
+    pub async fn attribute(&self, name: &str) -> Option<Value> {
+        let description = self.describe().await;
+        serde_json::from_slice(&description.search_attributes().raw_payload(name)?.data).ok()
+    }
+
+    /// Waits until `MandateState` has a value.
+    pub async fn wait_state(&self, state: &str) {
+        let mut last = None;
+        let reached = crate::until_within(LONG, async || {
+            last = self.attribute("MandateState").await;
+            (last.as_ref().and_then(Value::as_str) == Some(state)).then_some(())
+        });
+        if reached.await.is_none() {
+            self.give_up(&format!("`{}` is {last:?} and not {state}", self.name));
+        }
+    }
+
+    /// Waits until the execution chain closed.
+    pub async fn wait_closed(&self) -> WorkflowExecutionStatus {
+        self.wait_closed_within(LONG).await
+    }
+
+    /// Waits until the execution chain closed, for a given time.
+    pub async fn wait_closed_within(&self, limit: Duration) -> WorkflowExecutionStatus {
+        let closed = crate::until_within(limit, async || {
+            let status = self.describe().await.status();
+            let open = [WorkflowExecutionStatus::Running, WorkflowExecutionStatus::ContinuedAsNew];
+            (!open.contains(&status)).then_some(status)
+        });
+        match closed.await {
+            Some(status) => status,
+            None => self.give_up(&format!("`{}` does not close", self.name)),
+        }
+    }
+
+    /// The result of the run, which must have one.
+    pub async fn result(&self) -> Value {
+        let status = self.wait_closed().await;
+        let said = self.temporal(&["workflow", "result", "--workflow-id", &self.name, "-o", "json"]).await;
+        if status != WorkflowExecutionStatus::Completed {
+            self.give_up(&format!("the run is {status:?}: {said:?}"));
+        }
+        let said: Value = serde_json::from_str(&said.stdout).expect("JSON");
+        said["result"].clone()
+    }
+
+    /// The text of the answer of a run that completed.
+    pub async fn answer(&self) -> String {
+        let result = self.result().await;
+        assert_eq!(result["state"], "Completed", "{result}");
+        result["answer"].to_string()
+    }
+
+    /// A query of the run.
+    pub async fn query<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
+        let query = UntypedQuery::new(name);
+        let answer = self.handle().query(query, RawValue::new(Vec::new()), WorkflowQueryOptions::default()).await;
+        let payload = answer.ok()?.payloads.into_iter().next()?;
+        serde_json::from_slice(&payload.data).ok()
+    }
+
+    /// What the query `status` answers.
+    pub async fn status(&self) -> Status {
+        until("the query `status` answers", async || self.query::<Option<Status>>("status").await.flatten()).await
+    }
+
+    /// Requests that wait for a decision.
+    pub async fn pending(&self) -> Vec<PendingRequest> {
+        until("the query `pending` answers", async || self.query("pending").await).await
+    }
+
+    /// Requests that wait for a decision, if a worker answers now.
+    pub async fn pending_now(&self) -> Option<Vec<PendingRequest>> {
+        self.query("pending").await
+    }
+
+    /// The id of the only request that waits.
+    pub async fn pending_id(&self) -> String {
+        self.wait_state("AwaitingApproval").await;
+        let pending = self.pending().await;
+        assert_eq!(pending.len(), 1, "{pending:?}");
+        pending[0].request_id.clone()
+    }
+
+    /// The current details, as the Web UI shows them.
+    pub async fn details(&self) -> String {
+        self.temporal(&["workflow", "metadata", "--workflow-id", &self.name]).await.ok()
+    }
+
+    /// Payments in the system of record.
+    pub async fn payments(&self) -> Vec<Payment> {
+        database::payments(&self.path("var/payments.db")).await
+    }
+
+    /// Refund requests that the system of record received.
+    pub async fn refund_calls(&self) -> Vec<Call> {
+        database::calls(&self.path("var/payments.db")).await
+    }
+
+    /// Puts an order with a long text into the system of record.
+    pub async fn big_order(&self, order: &str, bytes: usize) {
+        // The server makes its file, then sees that nobody is there.
+        let database = self.path("var/payments.db");
+        say(&program("refunds-mcp"), &["--database", database.to_str().expect("text")], &[], self.folder.path()).await;
+        database::add_order(&database, order, &"x".repeat(bytes)).await;
+    }
+
+    /// Characters of all messages of the store.
+    pub async fn transcript_bytes(&self) -> i64 {
+        database::message_bytes(&self.path("var/mandate.db")).await
+    }
+
+    /// All audit records of the store.
+    pub async fn records(&self) -> Vec<AuditRecord> {
+        database::records(&self.path("var/mandate.db")).await
+    }
+
+    /// The audit records that a predicate picks.
+    pub async fn records_where(&self, pick: impl Fn(&RecordBody) -> bool) -> Vec<AuditRecord> {
+        self.records().await.into_iter().filter(|record| pick(&record.body)).collect()
+    }
+
+    /// Verifies the run's chain, also against Temporal's history.
+    pub async fn audit_verify(&self) -> Said {
+        self.mandate(&["audit", "verify", &self.name, "--witness", "temporal"]).await
+    }
+
+    /// The history of the last execution.
+    pub async fn history(&self) -> History {
+        let events = self.raw_history().into_events().await.expect("the history");
+        History::of(&events)
+    }
+
+    /// The history of the last execution, to be stored or replayed.
+    #[must_use]
+    pub fn raw_history(&self) -> WorkflowHistory {
+        self.handle().fetch_history(WorkflowFetchHistoryOptions::default())
+    }
+
+    /// Stores the history as an example of a behaviour, where `UPDATE_HISTORIES` is set. Names of machines and processes
+    /// are left out.
+    pub async fn store_history(&self, behaviour: &str) {
+        if std::env::var_os("UPDATE_HISTORIES").is_none() {
+            return;
+        }
+        let json = self.raw_history().to_json().await.expect("JSON");
+        let mut history: Value = serde_json::from_slice(&json).expect("JSON");
+        anonymous(&mut history);
+        let file = workspace_folder().join("tests/histories").join(format!("{behaviour}.json"));
+        fs::write(file, format!("{history}\n")).expect("the history");
+    }
+
+    /// Fails the test with what the workers said last.
+    pub fn give_up(&self, why: &str) -> ! {
+        let mut logs = String::new();
+        for number in 0..self.workers.load(Ordering::Relaxed) {
+            let log = fs::read_to_string(self.path(&format!("worker-{number}.log"))).unwrap_or_default();
+            let lines: Vec<&str> = log.lines().collect();
+            let tail = lines.iter().skip(lines.len().saturating_sub(25)).copied().collect::<Vec<_>>().join("\n");
+            logs = format!("{logs}\n--- worker {number} ---\n{tail}");
+        }
+        panic!("{why}{logs}");
+    }
+}
+
+fn anonymous(value: &mut Value) {
+    match value {
+        Value::Object(entries) => {
+            for (name, value) in entries {
+                match value {
+                    Value::String(text) if name == "identity" || name == "worker_control_task_queue" => {
+                        "worker".clone_into(text);
+                    }
+                    other => anonymous(other),
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(anonymous),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    if from.is_dir() {
+        fs::create_dir_all(to).expect("a folder");
+        for entry in fs::read_dir(from).expect("a folder").flatten() {
+            copy(&entry.path(), &to.join(entry.file_name()));
+        }
+    } else {
+        fs::copy(from, to).expect("a file");
+    }
+}
