@@ -105,9 +105,9 @@ mod tests {
         let now = BootClock::now().unwrap();
         assert!(!now.boot_id.is_empty() && now.millis > 0);
         assert!(now.has_passed(&BootClock::now().unwrap()));
-        let later = now.plus(Duration::from_secs(60));
+        let later = now.plus(Duration::from_mins(1));
         assert!(!later.has_passed(&now));
-        assert_eq!(later.time_left(&now), Duration::from_secs(60));
+        assert_eq!(later.time_left(&now), Duration::from_mins(1));
         let after_reboot = BootTime { boot_id: "other".to_owned(), millis: 0 };
         assert!(later.has_passed(&after_reboot));
         assert_eq!(later.time_left(&after_reboot), Duration::ZERO);

@@ -54,9 +54,12 @@ mcp.tool = "read_text_file"
 [input_schema]
 type = "object"
 required = ["path"]
-additionalProperties = false
 [input_schema.properties.path]
 type = "string"
+[input_schema.properties.head]
+type = "number"
+[input_schema.properties.tail]
+type = "number"
 "#;
 
 const WRITE: &str = r#"
@@ -70,7 +73,6 @@ mcp.tool = "write_file"
 [input_schema]
 type = "object"
 required = ["path", "content"]
-additionalProperties = false
 [input_schema.properties.path]
 type = "string"
 [input_schema.properties.content]

@@ -100,7 +100,7 @@ fn files_are_short_and_say_what_they_are() {
 }
 
 #[test]
-fn tests_are_neither_ignored_nor_asleep() {
+fn tests_are_neither_ignored_nor_waiting_on_time() {
     // Written in two parts, so that this file is no offender itself.
     let ignored =
         offenders(|_, text| text.contains(concat!("#[", "ignore")) || text.contains(concat!("should_", "panic]")));

@@ -23,14 +23,9 @@ fn the_web_ui_shows_the_pending_request() {
         let script = workspace_folder().join("tests/node/waiting-run.mjs");
         let shot = scenario.path("page.png");
         let text = format!("Request {request}");
-        let arguments = [script.to_str().unwrap(), &page, &text, shot.to_str().unwrap()];
-        let said = say(
-            Path::new("/usr/bin/env"),
-            &[&["node"][..], &arguments[..]].concat(),
-            &[("MANDATE_CHROMIUM", &chromium)],
-            &workspace_folder().join("tests/node"),
-        );
-        let said = said.await;
+        let arguments = ["node", script.to_str().unwrap(), &page, &text, shot.to_str().unwrap()];
+        let folder = workspace_folder().join("tests/node");
+        let said = say(Path::new("/usr/bin/env"), &arguments, &[("MANDATE_CHROMIUM", &chromium)], &folder).await;
         assert_eq!(said.code, 0, "{said:?}");
         scenario.approve(&request, "bo@acme.example").await;
         scenario.answer().await;

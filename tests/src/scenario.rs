@@ -205,13 +205,16 @@ impl Scenario {
 
     /// Waits until `MandateState` has a value.
     pub async fn wait_state(&self, state: &str) {
+        let terminal = ["Completed", "Stopped", "Failed", "Cancelled"];
         let mut last = None;
         let reached = crate::until_within(LONG, async || {
             last = self.attribute("MandateState").await;
-            (last.as_ref().and_then(Value::as_str) == Some(state)).then_some(())
+            let shown = last.as_ref().and_then(Value::as_str).unwrap_or_default();
+            (shown == state || terminal.contains(&shown)).then(|| shown == state)
         });
-        if reached.await.is_none() {
-            self.give_up(&format!("`{}` is {last:?} and not {state}", self.name));
+        if reached.await != Some(true) {
+            let said = self.temporal(&["workflow", "result", "--workflow-id", &self.name]).await;
+            self.give_up(&format!("`{}` is {last:?} and not {state}: {said:?}", self.name));
         }
     }
 
@@ -345,7 +348,8 @@ impl Scenario {
         }
         let json = self.raw_history().to_json().await.expect("JSON");
         let mut history: Value = serde_json::from_slice(&json).expect("JSON");
-        anonymous(&mut history);
+        let host = fs::read_to_string("/proc/sys/kernel/hostname").expect("the machine's name");
+        anonymous(&mut history, host.trim());
         let file = workspace_folder().join("tests/histories").join(format!("{behaviour}.json"));
         fs::write(file, format!("{history}\n")).expect("the history");
     }
@@ -363,19 +367,17 @@ impl Scenario {
     }
 }
 
-fn anonymous(value: &mut Value) {
+fn anonymous(value: &mut Value, host: &str) {
     match value {
         Value::Object(entries) => {
             for (name, value) in entries {
                 match value {
-                    Value::String(text) if name == "identity" || name == "worker_control_task_queue" => {
-                        "worker".clone_into(text);
-                    }
-                    other => anonymous(other),
+                    Value::String(text) if name == "identity" || text.contains(host) => "worker".clone_into(text),
+                    other => anonymous(other, host),
                 }
             }
         }
-        Value::Array(items) => items.iter_mut().for_each(anonymous),
+        Value::Array(items) => items.iter_mut().for_each(|item| anonymous(item, host)),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
 }

@@ -287,10 +287,8 @@ fn from_payload(payload: &Payload) -> Option<AgentResult> {
 
 /// A failed run carries its result as the details of its failure.
 fn result_of(failure: &Failure) -> Option<AgentResult> {
-    match failure.failure_info.as_ref()? {
-        FailureInfo::ApplicationFailureInfo(info) => info.details.as_ref()?.payloads.first().and_then(from_payload),
-        _ => None,
-    }
+    let FailureInfo::ApplicationFailureInfo(info) = failure.failure_info.as_ref()? else { return None };
+    info.details.as_ref()?.payloads.first().and_then(from_payload)
 }
 
 #[cfg(test)]

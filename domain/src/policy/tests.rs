@@ -1,3 +1,5 @@
+//! Policies decide as their text says, and what is wrong with them is reported where it stands.
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;

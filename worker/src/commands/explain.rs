@@ -208,7 +208,7 @@ fn short(digest: &str) -> &str {
 mod tests {
     use super::*;
 
-    fn check(body: serde_json::Value, expected: &str) {
+    fn check(body: &serde_json::Value, expected: &str) {
         let record = serde_json::from_value(serde_json::json!({
             "v": 1, "run": { "workflow_id": "refund-o1", "first_run_id": "run-1" }, "sequence": 7,
             "previous": "0".repeat(64), "time_micros": 1_795_254_720_123_456_u64, "key": "k",
@@ -223,23 +223,23 @@ mod tests {
     fn each_record_is_one_line_with_who_what_and_why() {
         let input = "ab".repeat(32);
         check(
-            serde_json::json!({ "kind": "decision", "effect": "t2.0", "target": "payments.refund", "input": input,
+            &serde_json::json!({ "kind": "decision", "effect": "t2.0", "target": "payments.refund", "input": input,
                 "outcome": "require_approval", "policies": ["refund.large"], "bundle": "2".repeat(64), "reason": "large" }),
             "policy                    t2.0 payments.refund: people decide by refund.large: large",
         );
         check(
-            serde_json::json!({ "kind": "intent", "effect": "t2.0", "target": "payments.refund", "input": input,
+            &serde_json::json!({ "kind": "intent", "effect": "t2.0", "target": "payments.refund", "input": input,
                 "epoch": 1, "approvals": ["r1-7f3a9c"] }),
             "acme/support/refunds      t2.0 payments.refund: about to be performed, input abababababab, epoch 1, \
              released by r1-7f3a9c",
         );
         check(
-            serde_json::json!({ "kind": "outcome", "effect": "m1", "epoch": 1, "known_by": "answer", "result": input,
+            &serde_json::json!({ "kind": "outcome", "effect": "m1", "epoch": 1, "known_by": "answer", "result": input,
                 "is_error": false, "usage": { "input_tokens": 3, "output_tokens": 4 }, "duration_ms": 12 }),
             "acme/support/refunds      m1: result abababababab, epoch 1, 12 ms, 3 tokens in, 4 out",
         );
         check(
-            serde_json::json!({ "kind": "approval_decided", "request": "r1-7f3a9c", "effect": "t2.0",
+            &serde_json::json!({ "kind": "approval_decided", "request": "r1-7f3a9c", "effect": "t2.0",
                 "verdict": "approve", "by": "eve@acme.example", "proof": "claimed", "refused": "not an approver" }),
             "eve@acme.example (claimed)  t2.0: request r1-7f3a9c approved, which does not count: not an approver",
         );
@@ -248,7 +248,7 @@ mod tests {
     #[test]
     fn foreign_text_stays_on_its_line() {
         check(
-            serde_json::json!({ "kind": "messages_refused", "count": 2, "last_reason": "a\nb\u{1b}[2J" }),
+            &serde_json::json!({ "kind": "messages_refused", "count": 2, "last_reason": "a\nb\u{1b}[2J" }),
             "acme/support/refunds      2 message(s) refused, last: a\\nb\\u{1b}[2J",
         );
     }

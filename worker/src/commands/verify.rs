@@ -63,12 +63,11 @@ async fn witness(global: &Global, wanted: Option<WitnessKind>) -> anyhow::Result
     let target = connection::target(global)?;
     let temporal = match wanted {
         Some(WitnessKind::Temporal) => Some(target.connect().await?),
-        Some(WitnessKind::None) => None,
         None if target.configured => {
             let asked = target.connect().await;
             asked.inspect_err(|error| output::note(format_args!("warning: {error:#}"))).ok()
         }
-        None => None,
+        Some(WitnessKind::None) | None => None,
     };
     match &temporal {
         Some(temporal) => output::note(format_args!("witness: Temporal's history at `{}`", temporal.address)),

@@ -12,6 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
+use mandate_domain::Digest;
 use sha2::{Digest as _, Sha256};
 
 use super::find::{is_program, set};
@@ -24,7 +25,7 @@ const POLL_EVERY: Duration = Duration::from_millis(200);
 /// How often a line is printed where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(15);
 /// How much of the digest names the cache folder.
-const KEY_BYTES: usize = 8;
+const KEY_DIGITS: usize = 16;
 
 /// Why the pinned server could not be built.
 #[derive(Debug, thiserror::Error)]
@@ -97,13 +98,17 @@ pub(super) fn module_key(module: &Path) -> Result<String, BuildServerError> {
     let mut hasher = Sha256::new();
     for name in ["go.mod", "go.sum"] {
         let path = module.join(name);
-        let content = fs::read(&path).map_err(|source| match source.kind() {
-            io::ErrorKind::NotFound => BuildServerError::NoModule { module: module.to_path_buf() },
-            _ => BuildServerError::Unusable { path, source },
+        let content = fs::read(&path).map_err(|source| {
+            if source.kind() == io::ErrorKind::NotFound {
+                BuildServerError::NoModule { module: module.to_path_buf() }
+            } else {
+                BuildServerError::Unusable { path, source }
+            }
         })?;
         hasher.update(content);
     }
-    Ok(hasher.finalize().iter().take(KEY_BYTES).map(|byte| format!("{byte:02x}")).collect())
+    let digest = Digest::from_bytes(hasher.finalize().into());
+    Ok(digest.as_str().chars().take(KEY_DIGITS).collect())
 }
 
 fn lock(path: &Path) -> Result<File, BuildServerError> {

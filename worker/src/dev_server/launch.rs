@@ -16,7 +16,7 @@ use super::{DevServerOptions, StartServerError};
 use crate::search_attributes::SEARCH_ATTRIBUTES;
 
 /// How long a server may take to answer. A second is usual; a busy machine opening a large database takes longer.
-const READY_WITHIN: Duration = Duration::from_secs(60);
+const READY_WITHIN: Duration = Duration::from_mins(1);
 /// How often the conditions are looked at.
 const POLL_EVERY: Duration = Duration::from_millis(50);
 /// How long one question to the server may take.

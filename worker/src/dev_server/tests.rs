@@ -129,7 +129,7 @@ fn reserved_ports_differ() {
 fn a_log_is_shown_from_its_end() {
     let folder = tempfile::tempdir().unwrap();
     let log = folder.path().join("log");
-    fs::write(&log, (1..=30).map(|line| format!("{line}\n")).collect::<String>()).unwrap();
+    fs::write(&log, (1..=30).map(|line| line.to_string()).collect::<Vec<_>>().join("\n")).unwrap();
     assert!(log_tail(&log).starts_with("11\n") && log_tail(&log).ends_with("\n30"));
     assert!(port_was_taken("listen tcp 127.0.0.1:1: bind: address already in use"));
 }

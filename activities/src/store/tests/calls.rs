@@ -155,7 +155,7 @@ async fn a_live_request_is_not_made_again_and_an_approval_is_used_once() {
     tx.set_request_state(&ids[0], RequestState::Approved).await.unwrap();
     assert_eq!(tx.make_requests(CALL, &gates, &a).await.unwrap(), ids);
     let approved = tx.approved_gates(CALL, &a).await.unwrap();
-    assert_eq!(approved.iter().map(|id| id.as_str()).collect::<Vec<_>>(), ["large"]);
+    assert_eq!(approved.iter().map(mandate_domain::PolicyId::as_str).collect::<Vec<_>>(), ["large"]);
     assert!(tx.approved_gates(CALL, &address("b")).await.unwrap().is_empty(), "bound to the arguments");
     assert!(tx.approved_gates(ToolCallId::new(1, 1), &a).await.unwrap().is_empty(), "bound to the call");
     assert_eq!(tx.consume_approvals(CALL).await.unwrap(), ids[..1]);

@@ -25,6 +25,10 @@ impl Choices {
     }
 }
 
+fn small(n: usize) -> u32 {
+    u32::try_from(n).unwrap()
+}
+
 /// What policy says of a call, fixed when it is first asked.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Policy {
@@ -187,24 +191,30 @@ impl World {
             Command::InvokeModel { turn, .. } => lost.map_or_else(|| self.reply(turn, choices), Event::ModelFailed),
             Command::CallTool { call, .. } => self.perform(call, lost, choices),
             Command::ResolveOutcome { call } => self.look_up(call, lost),
-            Command::ReviewApproval { call, subject } => self.review(call, subject, lost, choices),
+            Command::ReviewApproval { call, subject } => self.review(call, &subject, lost, choices),
             Command::ReviewInstruction { resolution, .. } => self.resolve(resolution.call, lost, choices),
             Command::CloseRun(_) => lost.map_or(Event::Closed, Event::CloseFailed),
-            other => unreachable!("{other:?}"),
+            other @ (Command::StartTimer { .. }
+            | Command::CancelTimer { .. }
+            | Command::CancelEffects
+            | Command::Publish
+            | Command::Reply { .. }
+            | Command::ContinueAsNew
+            | Command::Finish(_)) => unreachable!("{other:?}"),
         };
         self.feed(event, long);
     }
 
     fn open(&mut self, choices: &mut Choices) -> Event {
         self.opened = true;
-        opened(RunLimits { turns_max: choices.pick(6).map_or(1, |n| n as u32), ..RunLimits::default() })
+        opened(RunLimits { turns_max: choices.pick(6).map_or(1, small), ..RunLimits::default() })
     }
 
     fn reply(&mut self, turn: u32, choices: &mut Choices) -> Event {
         if choices.one_in(12) {
             return Event::ModelRefused { by_policy: choices.one_in(2), reason: "no".into() };
         }
-        let calls = choices.pick(4).unwrap_or_default() as u32;
+        let calls = small(choices.pick(4).unwrap_or_default());
         self.last_reply = (turn.into(), calls);
         replied(turn.into(), calls)
     }
@@ -282,13 +292,13 @@ impl World {
         Event::OutcomeResolved { call, outcome }
     }
 
-    fn review(&mut self, call: ToolCallId, subject: Subject, lost: Option<Failure>, choices: &mut Choices) -> Event {
+    fn review(&mut self, call: ToolCallId, subject: &Subject, lost: Option<Failure>, choices: &mut Choices) -> Event {
         if let Some(failure) = lost {
             return Event::ReviewFailed { call, failure };
         }
         let result = self.fresh();
         let stored = self.calls.get_mut(&call).unwrap();
-        let (id, verdict) = match &subject {
+        let (id, verdict) = match subject {
             Subject::Decision { decision, .. } => (&decision.request, Some(decision.verdict)),
             Subject::Expiry { request } => (request, None),
         };
@@ -356,7 +366,7 @@ impl World {
             Some(1) => self.feed(Event::CancelRequested, long),
             Some(2..5) => self.feed(Event::MessageRefused { reason: "junk".into() }, long),
             Some(5..9) => {
-                let call = ToolCallId::new(self.run.turn(), choices.pick(4).unwrap_or_default() as u32);
+                let call = ToolCallId::new(self.run.turn(), small(choices.pick(4).unwrap_or_default()));
                 let ticket = self.owe();
                 let (resolution, by) = (Resolution::Happened, person("bo"));
                 let resolution = ResolveCall { call, resolution, by, comment: None };

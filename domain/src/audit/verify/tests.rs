@@ -1,3 +1,5 @@
+//! Verification finds whatever was done to a chain.
+
 use proptest::prelude::*;
 
 use super::*;
