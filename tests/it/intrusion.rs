@@ -37,7 +37,7 @@ impl Foreign {
     #[run(name = "ForeignWorkflow")]
     async fn run(ctx: &mut WorkflowContext<Self>, ask: Ask) -> WorkflowResult<String> {
         let options =
-            ActivityOptions::with_schedule_to_close_timeout(Duration::from_secs(60)).task_queue(ask.task_queue);
+            ActivityOptions::with_schedule_to_close_timeout(Duration::from_mins(1)).task_queue(ask.task_queue);
         let asked = ctx.execute_activity(CallTool, ask.input, options.build()).await;
         Ok(match asked {
             Ok(output) => format!("performed: {output:?}"),
