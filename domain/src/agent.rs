@@ -58,7 +58,7 @@ pub struct RunLimits {
     pub turns_max: u32,
     /// Tool calls of one run, counted when proposed.
     pub tool_calls_max: u32,
-    /// Tool calls of one turn. A reply with more is answered with an error result for each one above.
+    /// Tool calls of one turn. A reply with more stops the run before any of them is performed.
     pub parallel_calls_max: u32,
     /// Input and output tokens of one run together.
     pub tokens_max: u64,

@@ -98,6 +98,9 @@ mod handlers {
         fn validate_decide(&self, _ctx: &WorkflowContextView, input: &Lenient) -> Result<(), HandlerError> {
             let decision = input.decide()?;
             let run = self.run.as_ref().ok_or("the run has not begun")?;
+            if self.inbox.len() >= INBOX_MAX {
+                return Err("too many messages wait for this run; send this one again later".into());
+            }
             if run.waiting_requests().any(|waiting| waiting.request.id == decision.request) {
                 Ok(())
             } else {

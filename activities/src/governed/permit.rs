@@ -1,7 +1,8 @@
 //! The proof that an effect was decided and that its intent is durable.
 //!
-//! INVARIANT (recorded permit): a [`RecordedPermit`] is made in one place, by the transaction that recorded decision,
-//! intent and claim. Tools and models take nothing less, so an ungoverned or unrecorded call does not compile.
+//! INVARIANT (recorded permit): a [`RecordedPermit`] is made by the transaction that recorded decision, intent and claim
+//! (`claim.rs`), and once more for the question of a check tool about an effect so recorded (`reconcile.rs`). Tools and
+//! models take nothing less, so an ungoverned or unrecorded call does not compile.
 
 use std::time::{Duration, Instant};
 
