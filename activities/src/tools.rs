@@ -206,6 +206,13 @@ impl Server {
 }
 
 impl PreparedTool {
+    /// The same tool with a time limit that is at most `limit`.
+    #[must_use]
+    pub fn within(mut self, limit: Duration) -> Self {
+        self.timeout = self.timeout.min(limit);
+        self
+    }
+
     /// The tool's name in the registry.
     #[must_use]
     pub fn name(&self) -> &ToolName {

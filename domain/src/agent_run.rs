@@ -57,6 +57,11 @@ pub struct AgentRun {
     stop: Option<Stop>,
     refused_messages: u64,
     last_refusal: Option<String>,
+    /// Decisions and instructions that were reviewed and do not count. Each has its own audit record.
+    #[serde(default)]
+    refused_reviews: u64,
+    #[serde(default)]
+    shown_refusal: Option<String>,
     next_ticket: Ticket,
     published: Option<(RunState, Vec<GroupName>)>,
 }
@@ -109,6 +114,8 @@ impl AgentRun {
             stop: None,
             refused_messages: 0,
             last_refusal: None,
+            refused_reviews: 0,
+            shown_refusal: None,
             next_ticket: 1,
             published: None,
         };
@@ -251,7 +258,14 @@ impl AgentRun {
     /// Counts a message that could not be read or named nothing pending.
     fn refuse_message(&mut self, reason: String) {
         self.refused_messages += 1;
+        self.shown_refusal = Some(reason.clone());
         self.last_refusal = Some(reason);
+    }
+
+    /// Shows a refusal that was reviewed and recorded.
+    fn show_refusal(&mut self, reason: &str) {
+        self.refused_reviews += 1;
+        self.shown_refusal = Some(reason.to_owned());
     }
 
     /// Takes note of where the audit chain stands. A smaller number than before is ignored: activities of one turn
@@ -353,7 +367,13 @@ impl AgentRun {
         self.approvals.approver_groups()
     }
 
-    /// Messages refused so far and why the last one was.
+    /// Messages and reviewed decisions refused so far, and why the last one was: what people are shown.
+    #[must_use]
+    pub fn refusals(&self) -> (u64, Option<&str>) {
+        (self.refused_messages + self.refused_reviews, self.shown_refusal.as_deref())
+    }
+
+    /// Messages refused so far without a review, and why the last one was: what the next activity records.
     #[must_use]
     pub fn refused_messages(&self) -> (u64, Option<&str>) {
         (self.refused_messages, self.last_refusal.as_deref())

@@ -309,7 +309,7 @@ pub enum RecordBody {
         /// In a sentence.
         reason: String,
     },
-    /// Signals that could not be read or named nothing pending, since the last such record.
+    /// Signals that could not be read or named nothing pending, over the whole run so far.
     MessagesRefused {
         /// How many.
         count: u64,

@@ -135,8 +135,8 @@ pub fn details(run: &AgentRun, workflow_id: &str) -> String {
     for call in run.calls() {
         call_line(&mut text, workflow_id, call);
     }
-    if let (count @ 1.., Some(reason)) = run.refused_messages() {
-        let _ = writeln!(text, "{count} message(s) refused; the last one:\n\n{}", fence(reason));
+    if let (count @ 1.., Some(reason)) = run.refusals() {
+        let _ = writeln!(text, "{count} message(s) did not count; the last one:\n\n{}", fence(reason));
     }
     if run.state().is_terminal() && run.state() != RunState::Completed {
         let result = run.result();

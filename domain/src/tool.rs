@@ -162,8 +162,6 @@ pub enum RefusalKind {
     ToolNotOffered,
     /// The arguments break the tool's schema.
     InvalidArguments,
-    /// A bound of the run was reached.
-    LimitReached,
     /// The tool's definition is no longer the one the run is pinned to.
     ToolChanged,
     /// The run ended before it was performed.

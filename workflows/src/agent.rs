@@ -58,7 +58,7 @@ const INBOX_MAX: usize = 1000;
 )]
 mod handlers {
     use super::{
-        AgentResult, AgentWorkflow, Answer, HandlerError, Lenient, Message, PendingRequest, Status,
+        AgentResult, AgentWorkflow, Answer, HandlerError, INBOX_MAX, Lenient, Message, PendingRequest, Status,
         SyncWorkflowContext, Transcript, Verdict, WaitConditionOptions, WorkflowCancellationToken, WorkflowContext,
         WorkflowContextView, WorkflowResult, driver, workflow_methods,
     };
@@ -67,7 +67,8 @@ mod handlers {
     impl AgentWorkflow {
         #[run(name = "AgentWorkflow")]
         pub async fn run(ctx: &mut WorkflowContext<Self>, input: Lenient) -> WorkflowResult<AgentResult> {
-            driver::drive(ctx, &input).await
+            let continued = ctx.info().continued_from_run_id().is_some();
+            driver::drive(ctx, &input, continued).await
         }
 
         #[signal]

@@ -92,7 +92,7 @@ pub struct Status {
     pub waiting: Vec<String>,
     /// Calls whose outcome nobody knows.
     pub unknown_outcomes: Vec<ToolCallId>,
-    /// Messages that were refused.
+    /// Messages that do not count: refused at once, or reviewed and refused.
     pub refused_messages: u64,
     /// Why the last one was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -103,7 +103,7 @@ impl Status {
     /// Of a run.
     #[must_use]
     pub fn of(run: &AgentRun) -> Self {
-        let (refused_messages, last_refusal) = run.refused_messages();
+        let (refused_messages, last_refusal) = run.refusals();
         let unknown = |state: &CallState| matches!(state, CallState::Unknown { .. });
         Self {
             state: run.state().as_str().to_owned(),

@@ -1,6 +1,6 @@
 //! `call_tool`: one tool call along the path.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use mandate_domain::{
     Address, ApprovalRequest, Arguments, EffectId, PolicyId, ProposedCall, RecordBody, Refusal, RefusalKind,
@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// Longest arguments on a request card, in bytes.
-const ARGUMENTS_SHOWN_BYTES_MAX: usize = 4096;
+const ARGUMENTS_SHOWN_BYTES_MAX: usize = 4000;
 /// Longest name of a tool that a record repeats, in characters.
 const NAME_CHARS_MAX: usize = 64;
 
@@ -118,7 +118,7 @@ impl Governed {
             return Ok(outcome);
         }
         let prepared = match self.tools.prepare(checked.tool).await {
-            Ok(prepared) => prepared,
+            Ok(prepared) => prepared.within(Duration::from_secs(run.row.opened.limits.tool_timeout_max_secs)),
             Err(error @ PrepareToolError::Unreachable { .. }) => return Err(error.into()),
             Err(error @ (PrepareToolError::Unknown { .. } | PrepareToolError::Changed { .. })) => {
                 let refusal = refusal(RefusalKind::ToolChanged, error.to_string());
@@ -184,7 +184,7 @@ impl Governed {
             target: call.named.clone(),
             input: call.input.clone(),
             refusal: refusal.kind,
-            reason: refusal.reason.clone(),
+            reason: recorded_reason(&refusal),
         };
         let outcome = self.end_refused(&mut tx, run, call.id, refusal).await?;
         if tx.recorded(&format!("{effect}/refused")).await?.is_none() {
@@ -349,6 +349,15 @@ fn overtaken(effect: Option<EffectRow>, judged: Option<u32>) -> Result<Option<To
         EffectState::Unknown { reason } => Ok(Some(ToolCallOutcome::OutcomeUnknown { reason })),
         // Settled with its end in the same transaction, which was looked for before.
         EffectState::Open | EffectState::Released | EffectState::Settled { .. } => Ok(None),
+    }
+}
+
+/// A reason for the audit log, which holds no content: what is wrong with arguments repeats them.
+fn recorded_reason(refusal: &Refusal) -> String {
+    if refusal.kind == RefusalKind::InvalidArguments {
+        "the arguments do not fit the tool's schema".to_owned()
+    } else {
+        refusal.reason.clone()
     }
 }
 

@@ -4,7 +4,12 @@ use mandate_domain::{EffectId, Proof, RecordBody};
 use mandate_workflows::contract::{CloseRunInput, CloseRunOutput};
 
 use super::{Admitted, Governed, failpoint};
-use crate::{caller::Caller, failure::ActivityFailure, heartbeat::Heartbeat, store::Tx};
+use crate::{
+    caller::Caller,
+    failure::ActivityFailure,
+    heartbeat::Heartbeat,
+    store::{EffectState, Tx},
+};
 
 impl Governed {
     /// Closes the run. Closed before, only the head is given back.
@@ -47,6 +52,11 @@ impl Governed {
                 .await?;
         }
         for call in &input.abandoned {
+            // The input is a claim: a call that was begun has records of its own, and they are not contradicted.
+            let effect = tx.effect(EffectId::Tool(*call)).await?;
+            if effect.is_some_and(|row| !matches!(row.state, EffectState::Released)) {
+                continue;
+            }
             let reason = "the run ended before the call was performed".to_owned();
             let body = RecordBody::CallAbandoned { effect: EffectId::Tool(*call), reason };
             self.append(tx, run, format!("{call}/abandoned"), body).await?;

@@ -17,6 +17,8 @@ use crate::{
 /// How long the outcome of a performed effect is tried to be written before the attempt gives up. Whoever comes next
 /// finds the intent and reconciles.
 const RECORD_TRIES: u32 = 8;
+/// Longest reason of a refusal in an activity's output, in characters.
+const REASON_CHARS_MAX: usize = 200;
 
 impl Governed {
     /// Puts text where the model will read it.
@@ -35,7 +37,9 @@ impl Governed {
         refusal: Refusal,
     ) -> Result<ToolCallOutcome, ActivityFailure> {
         let result = self.put(tx, run, &refusal_text(&refusal)).await?;
-        let outcome = ToolCallOutcome::Refused { result: result.clone(), refusal };
+        // The model reads the whole text; beside it in history a short form does.
+        let reason = refusal.reason.chars().take(REASON_CHARS_MAX).collect();
+        let outcome = ToolCallOutcome::Refused { result: result.clone(), refusal: Refusal { reason, ..refusal } };
         Ok(match tx.end_call(call, &result.address, &outcome).await? {
             EndedCall::First => outcome,
             EndedCall::AlreadyEnded(row) => row.outcome,
@@ -172,7 +176,7 @@ fn refusal_text(refusal: &Refusal) -> String {
         RefusalKind::InvalidArguments => {
             format!("Not performed: the arguments are in error. {reason} Correct them and call again.")
         }
-        RefusalKind::LimitReached | RefusalKind::ToolChanged | RefusalKind::RunEnded => {
+        RefusalKind::ToolChanged | RefusalKind::RunEnded => {
             format!("Not performed: {reason}")
         }
         RefusalKind::ResolvedByPerson => reason.clone(),

@@ -21,8 +21,8 @@ use crate::{
     store::{EffectState, ReplyRow, Settled, StoreError, Tx},
 };
 
-/// How many broken answers of one turn are asked again.
-const BROKEN_ANSWERS_MAX: u32 = 3;
+/// From this attempt of a turn on, an answer that breaks the protocol is final.
+const BROKEN_ANSWER_FINAL_FROM: u32 = 3;
 /// Longest name of a tool in history, in characters.
 const NAME_CHARS_MAX: usize = 64;
 
@@ -211,21 +211,23 @@ impl Governed {
     ) -> Result<ModelCallOutcome, ActivityFailure> {
         let request = self.model_request(run, head).await?;
         let began = Instant::now();
-        let answer = provider.complete(permit, &request).await;
+        let limit = Duration::from_secs(run.row.opened.limits.model_timeout_secs);
+        let answer = tokio::time::timeout(limit, provider.complete(permit, &request)).await.unwrap_or_else(|_| {
+            Err(ModelError::Unreachable { reason: format!("no answer within {} s", limit.as_secs()) })
+        });
         failpoint!("model.after_effect");
         match answer {
-            Ok(reply) => {
-                let turn = self.record_reply(run, input, permit, head, &reply, began.elapsed()).await?;
-                Ok(ModelCallOutcome::Replied(turn))
-            }
+            Ok(reply) => self.record_reply(run, input, permit, head, &reply, began.elapsed()).await,
             Err(error @ ModelError::NotSent { .. }) => {
                 self.give_back(run, permit, &error.to_string()).await?;
                 Err(error.into())
             }
-            Err(ModelError::Refused { reason }) => self.record_refusal(run, permit, reason, began.elapsed()).await,
-            Err(ModelError::Protocol { reason }) if permit.epoch() >= BROKEN_ANSWERS_MAX => {
-                let reason = format!("{BROKEN_ANSWERS_MAX} answers in a row broke the protocol: {reason}");
-                self.record_refusal(run, permit, reason, began.elapsed()).await
+            Err(ModelError::Refused { reason }) => {
+                self.record_refusal(run, input, permit, reason, began.elapsed()).await
+            }
+            Err(ModelError::Protocol { reason }) if permit.epoch() >= BROKEN_ANSWER_FINAL_FROM => {
+                let reason = format!("attempt {} was answered with what breaks the protocol: {reason}", permit.epoch());
+                self.record_refusal(run, input, permit, reason, began.elapsed()).await
             }
             Err(
                 error @ (ModelError::RateLimited { .. }
@@ -255,7 +257,7 @@ impl Governed {
         asked: &Address,
         reply: &ModelReply,
         took: Duration,
-    ) -> Result<ModelTurn, ActivityFailure> {
+    ) -> Result<ModelCallOutcome, ActivityFailure> {
         let mut tx = self.begin(run).await?;
         let message = Message::Assistant { text: reply.text.clone(), calls: reply.calls.clone() };
         let after = tx.append_message(run.tenant(), Some(asked), &message).await?;
@@ -268,20 +270,44 @@ impl Governed {
                 self.append(&mut tx, run, format!("{effect}/outcome/{epoch}"), body).await?;
             }
             Settled::Late => {
-                let body = RecordBody::LateOutcome { effect, epoch, result: after.clone(), may_have_doubled: false };
-                self.append(&mut tx, run, format!("{effect}/late/{epoch}"), body).await?;
+                // Another attempt's answer counts: this one is recorded, and the run goes on with that one.
+                return self.late_answer(tx, run, input, permit, after).await;
             }
         }
         let turn = self.turn_of(&mut tx, run, &after, reply).await?;
         tx.commit().await?;
         failpoint!("model.after_outcome");
-        Ok(turn)
+        Ok(ModelCallOutcome::Replied(turn))
+    }
+
+    async fn late_answer(
+        &self,
+        mut tx: Tx,
+        run: &Admitted,
+        input: &InvokeModelInput,
+        permit: &RecordedPermit,
+        result: Address,
+    ) -> Result<ModelCallOutcome, ActivityFailure> {
+        let (effect, epoch) = (permit.effect(), permit.epoch());
+        let body = RecordBody::LateOutcome { effect, epoch, result, may_have_doubled: false };
+        self.append(&mut tx, run, format!("{effect}/late/{epoch}"), body).await?;
+        let row = tx.effect(effect).await?;
+        tx.commit().await?;
+        if let Some(reply) = self.store.reply(&run.chain, input.turn).await? {
+            return Ok(ModelCallOutcome::Replied(self.recorded_turn(run, &reply).await?));
+        }
+        let outcome = row.and_then(|row| match row.state {
+            EffectState::Settled { outcome, .. } => Some(outcome),
+            EffectState::Open | EffectState::Released | EffectState::Unknown { .. } => None,
+        });
+        Ok(settled_failure(&outcome.unwrap_or_default()))
     }
 
     /// The provider will not answer: that is the outcome, and asking again does not help.
     async fn record_refusal(
         &self,
         run: &Admitted,
+        input: &InvokeModelInput,
         permit: &RecordedPermit,
         reason: String,
         took: Duration,
@@ -289,9 +315,12 @@ impl Governed {
         let mut tx = self.begin(run).await?;
         let result = tx.put_content(run.tenant(), &reason).await?;
         let (effect, epoch) = (permit.effect(), permit.epoch());
-        if tx.settle(effect, epoch, &json!({ "refused": reason }), KnownBy::Answer).await? == Settled::First {
-            let body = outcome_record(permit, result, true, None, took);
-            self.append(&mut tx, run, format!("{effect}/outcome/{epoch}"), body).await?;
+        match tx.settle(effect, epoch, &json!({ "refused": reason }), KnownBy::Answer).await? {
+            Settled::First => {
+                let body = outcome_record(permit, result, true, None, took);
+                self.append(&mut tx, run, format!("{effect}/outcome/{epoch}"), body).await?;
+            }
+            Settled::Late => return self.late_answer(tx, run, input, permit, result).await,
         }
         tx.commit().await?;
         Ok(ModelCallOutcome::Failed { reason })

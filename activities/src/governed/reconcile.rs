@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
-use mandate_domain::{EffectId, KnownBy, Recovery, ToolCallOutcome, ToolName};
+use mandate_domain::{EffectId, KnownBy, Recovery, RefusalKind, ToolCallOutcome, ToolName};
 
 use super::{
     Admitted, Governed, RecordedPermit,
-    call_tool::{CheckedCall, RecordedCall},
+    call_tool::{CheckedCall, RecordedCall, refusal},
     ends::Outcome,
     permit::idempotency_key,
 };
@@ -18,7 +18,7 @@ use crate::{
     tools::{CallToolError, CheckAnswer, PreparedTool, ToolAnswer},
 };
 
-/// How often a tool that may be called again is called without an answer before a person is asked.
+/// After so many claims without an answer a person is asked, also about a tool that may be called again.
 const EPOCHS_MAX: u32 = 10;
 /// How long a check tool may be asked under one permit.
 const CHECK_WITHIN: Duration = Duration::from_mins(1);
@@ -48,7 +48,7 @@ impl Governed {
         match call.tool.recovery() {
             Recovery::CallAgain if row.epoch < EPOCHS_MAX => Ok(None),
             Recovery::CallAgain => {
-                let reason = format!("the tool was called {EPOCHS_MAX} times and did not answer");
+                let reason = format!("the tool has not answered in {EPOCHS_MAX} attempts");
                 self.park(run, call.recorded.id, reason).await.map(Some)
             }
             Recovery::Check { with, settles_within_secs } => {
@@ -142,26 +142,44 @@ impl Governed {
         }
     }
 
-    /// What the store knows of a call whose activity was lost for good. Performs nothing.
+    /// What the store knows of a call whose activity was lost for good. Performs nothing, and sees to it that nothing is
+    /// performed later: an attempt that was cut off may still be on its way to the decision.
     pub(super) async fn look_up(
         &self,
         run: &Admitted,
         call: &RecordedCall,
     ) -> Result<ToolCallOutcome, ActivityFailure> {
-        let effect = {
-            let mut tx = self.begin(run).await?;
-            if let Some(end) = tx.call_end(call.id).await? {
-                return Ok(end.outcome);
+        let mut tx = self.begin(run).await?;
+        if let Some(end) = tx.call_end(call.id).await? {
+            return Ok(not_performed(&end.outcome).unwrap_or(end.outcome));
+        }
+        match tx.effect(EffectId::Tool(call.id)).await?.map(|row| row.state) {
+            None | Some(EffectState::Released) => {
+                let refusal = refusal(RefusalKind::RunEnded, "the run stopped before it was performed.".to_owned());
+                self.end_refused(&mut tx, run, call.id, refusal).await?;
+                tx.commit().await?;
+                Ok(ToolCallOutcome::NotPerformed)
             }
-            tx.effect(EffectId::Tool(call.id)).await?
-        };
-        match effect.map(|row| row.state) {
-            None | Some(EffectState::Released) => Ok(ToolCallOutcome::NotPerformed),
             Some(EffectState::Unknown { reason }) => Ok(ToolCallOutcome::OutcomeUnknown { reason }),
             Some(EffectState::Open | EffectState::Settled { .. }) => {
+                drop(tx);
                 let reason = "the call was begun, and its activity was lost before it was answered";
                 self.park(run, call.id, reason.to_owned()).await
             }
         }
+    }
+}
+
+/// An end that an earlier look-up wrote: the same question is answered the same.
+fn not_performed(outcome: &ToolCallOutcome) -> Option<ToolCallOutcome> {
+    match outcome {
+        ToolCallOutcome::Refused { refusal, .. } if refusal.kind == RefusalKind::RunEnded => {
+            Some(ToolCallOutcome::NotPerformed)
+        }
+        ToolCallOutcome::Refused { .. }
+        | ToolCallOutcome::Returned { .. }
+        | ToolCallOutcome::ApprovalRequired { .. }
+        | ToolCallOutcome::OutcomeUnknown { .. }
+        | ToolCallOutcome::NotPerformed => None,
     }
 }

@@ -130,6 +130,7 @@ impl Governed {
             }
             Verdict::Reject => {
                 tx.set_request_state(&row.id, RequestState::Rejected).await?;
+                tx.withdraw_requests(row.call).await?;
                 let refusal = Refusal { policies: vec![row.gate.id.clone()], ..rejected(decision) };
                 let outcome = self.end_refused(tx, run, row.call, refusal).await?;
                 Ok(result_of(outcome).map_or(Review::AlreadyDecided, |result| Review::Rejected { result }))
@@ -169,9 +170,13 @@ impl Governed {
             return Ok(Review::Refused { reason: format!("no request `{id}` was made for call `{call}`") });
         };
         match row.state {
-            RequestState::Open if tx.is_closed() => Ok(Review::Refused { reason: RUN_ENDED.to_owned() }),
-            RequestState::Open => {
+            RequestState::Open | RequestState::Approved if tx.is_closed() => {
+                Ok(Review::Refused { reason: RUN_ENDED.to_owned() })
+            }
+            // An approval too is good until the request's time is over.
+            RequestState::Open | RequestState::Approved => {
                 tx.set_request_state(id, RequestState::Expired).await?;
+                tx.withdraw_requests(call).await?;
                 let body = RecordBody::ApprovalExpired { request: id.clone(), effect: EffectId::Tool(call) };
                 self.append(tx, run, format!("{id}/expired"), body).await?;
                 let expired = expired(&row.gate);
@@ -182,9 +187,7 @@ impl Governed {
                 let end = tx.call_end(call).await?.and_then(|end| result_of(end.outcome));
                 Ok(end.map_or(Review::AlreadyDecided, |result| Review::Expired { result }))
             }
-            RequestState::Approved | RequestState::Rejected | RequestState::Withdrawn | RequestState::Consumed => {
-                Ok(Review::AlreadyDecided)
-            }
+            RequestState::Rejected | RequestState::Withdrawn | RequestState::Consumed => Ok(Review::AlreadyDecided),
         }
     }
 }

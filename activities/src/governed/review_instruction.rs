@@ -63,6 +63,8 @@ impl Governed {
             Some(format!("the outcome of call `{}` is not unknown", word.call))
         } else if self.catalog.groups_of(word.by).is_empty() {
             Some(format!("`{}` is in no configured group", word.by))
+        } else if *word.by == run.row.on_behalf_of {
+            Some(format!("`{}` is the person the run acts for and may not say what became of its calls", word.by))
         } else {
             None
         };

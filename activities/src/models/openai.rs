@@ -24,8 +24,8 @@ mod request;
 
 /// Longest time to connect.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
-/// Longest time for a whole answer. The activity's own time limit may be shorter.
-const ANSWER_LIMIT: Duration = Duration::from_mins(5);
+/// Longest time for a whole answer, whatever a run's limits say; those are applied by the caller and usually shorter.
+const ANSWER_LIMIT: Duration = Duration::from_hours(1);
 /// Largest answer.
 const ANSWER_BYTES_MAX: usize = 8 << 20;
 /// Longest wait that a provider may ask for.
@@ -104,7 +104,8 @@ impl ModelProvider for OpenAi {
 
 async fn authorization(key: &SecretRef) -> Result<HeaderValue, ModelError> {
     let refused = |reason: String| ModelError::Refused { reason };
-    let secret = key.resolve().await.map_err(|error| refused(format!("no key: {error}")))?;
+    // Nothing was sent, and a key that is being rotated comes back: tried again, as an outage is.
+    let secret = key.resolve().await.map_err(|error| ModelError::NotSent { reason: format!("no key: {error}") })?;
     let mut value = HeaderValue::from_str(&format!("Bearer {}", secret.expose_secret()))
         .map_err(|_| refused("the key holds characters that no header can carry".to_owned()))?;
     value.set_sensitive(true);

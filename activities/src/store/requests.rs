@@ -211,6 +211,22 @@ impl Tx {
         if done.rows_affected() > 0 { Ok(()) } else { Err(StoreError::not_found(format_args!("request `{id}`"))) }
     }
 
+    /// Withdraws the requests of a call that were not used: the call has ended without being performed.
+    ///
+    /// # Errors
+    /// [`StoreError`] of the database.
+    pub async fn withdraw_requests(&mut self, call: ToolCallId) -> Result<(), StoreError> {
+        sqlx::query(
+            "UPDATE requests SET state = 'withdrawn'
+             WHERE chain = $1 AND call = $2 AND state IN ('open', 'approved')",
+        )
+        .bind(self.chain()?)
+        .bind(call.to_string())
+        .execute(&mut *self.db)
+        .await?;
+        Ok(())
+    }
+
     /// The gates that people approved for this call with exactly these arguments. An approval that an earlier claim of
     /// the same call used up is among them: a call is one effect, whichever attempt performs it.
     ///

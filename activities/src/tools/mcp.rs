@@ -145,9 +145,8 @@ impl Connection {
             Ok(CallToolResponse::InputRequired(_)) => {
                 Ok(answer::error(format!("error: `{tool}` asks for input, which is not supported")))
             }
-            Ok(CallToolResponse::Task(_)) => {
-                Ok(answer::error(format!("error: `{tool}` answers with a task, which is not supported")))
-            }
+            // A task was accepted and may run: that is no refusal.
+            Ok(CallToolResponse::Task(_)) => Err(NoAnswer("it answers with a task, which is not supported".to_owned())),
             Ok(_) => Err(NoAnswer("the answer is of an unknown kind".to_owned())),
             Err(ServiceError::McpError(error)) => {
                 Ok(answer::error(format!("error: the server refused the call: {} ({})", error.message, error.code.0)))

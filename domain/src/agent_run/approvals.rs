@@ -84,7 +84,7 @@ impl Approvals {
             request: waiting.request.id.clone(),
             deadline_ms: waiting.deadline_ms,
         };
-        self.open().map(timer).collect()
+        self.waiting.iter().map(timer).collect()
     }
 
     pub(super) fn open(&self) -> impl Iterator<Item = &WaitingRequest> {
@@ -107,6 +107,11 @@ impl Approvals {
         self.waiting.iter_mut().find(|waiting| waiting.request.id == *id && !waiting.approved)
     }
 
+    /// A request that waits, also one that is approved and whose call waits for another gate.
+    fn waiting_mut(&mut self, id: &RequestId) -> Option<&mut WaitingRequest> {
+        self.waiting.iter_mut().find(|waiting| waiting.request.id == *id)
+    }
+
     fn decided_call(&self, id: &RequestId) -> Option<ToolCallId> {
         let decided = self.decided.iter().find(|(decided, _)| decided == id).map(|(_, call)| *call);
         decided.or_else(|| self.waiting.iter().find(|w| w.approved && w.request.id == *id).map(|w| w.request.call))
@@ -125,9 +130,7 @@ impl Approvals {
         self.waiting = waiting;
         let ended: Vec<WaitingRequest> = ended;
         for request in ended {
-            if !request.approved {
-                commands.push(Command::CancelTimer { request: request.request.id.clone() });
-            }
+            commands.push(Command::CancelTimer { request: request.request.id.clone() });
             self.remember(request.request.id, call);
         }
     }
@@ -158,7 +161,7 @@ impl Approvals {
     }
 
     fn overdue_request(&self, call: ToolCallId) -> Option<RequestId> {
-        self.open().find(|w| w.request.call == call && w.overdue).map(|w| w.request.id.clone())
+        self.waiting.iter().find(|w| w.request.call == call && w.overdue).map(|w| w.request.id.clone())
     }
 
     fn take_review(&mut self, call: ToolCallId) -> Option<Reviewing> {
@@ -204,6 +207,9 @@ impl AgentRun {
         moment: Moment,
         commands: &mut Vec<Command>,
     ) -> Result<ToolCallId, String> {
+        if self.phase == Phase::Opening {
+            return Err(format!("the run has not begun, and no request `{id}` is pending"));
+        }
         if !matches!(self.phase, Phase::Thinking | Phase::Acting | Phase::Resting) {
             return Err(format!("the run is ending, and `{id}` can no longer be decided"));
         }
@@ -229,9 +235,10 @@ impl AgentRun {
     }
 
     pub(super) fn deadline_reached(&mut self, id: &RequestId, commands: &mut Vec<Command>) {
-        if let Some(open) = self.approvals.open_mut(id) {
-            open.overdue = true;
-            let call = open.request.call;
+        // An approval too is good until the request's time is over, and no longer.
+        if let Some(waiting) = self.approvals.waiting_mut(id) {
+            waiting.overdue = true;
+            let call = waiting.request.call;
             self.approvals.pump(call, commands);
         }
     }
@@ -253,7 +260,10 @@ impl AgentRun {
                 reply(reviewing.ticket, Answer::Accepted { detail }, commands);
             }
             Review::Expired { result } => self.end_undone(call, result, commands),
-            Review::Refused { reason } => reply(reviewing.ticket, Answer::Refused { reason }, commands),
+            Review::Refused { reason } => {
+                self.show_refusal(&reason);
+                reply(reviewing.ticket, Answer::Refused { reason }, commands);
+            }
             Review::AlreadyDecided => self.decided_elsewhere(call, &reviewing, commands),
         }
         self.approvals.pump(call, commands);
@@ -271,9 +281,6 @@ impl AgentRun {
         if let Some(open) = self.approvals.open_mut(&reviewing.request) {
             open.votes = votes;
             open.approved = quorum_reached;
-            if quorum_reached {
-                commands.push(Command::CancelTimer { request: reviewing.request.clone() });
-            }
         }
         let detail = if quorum_reached {
             format!("`{call}` is approved at this gate")
@@ -305,7 +312,9 @@ impl AgentRun {
     fn decided_elsewhere(&mut self, call: ToolCallId, reviewing: &Reviewing, commands: &mut Vec<Command>) {
         reply(reviewing.ticket, Answer::AlreadyDecided, commands);
         // The store has closed a request that is open here, which only a lost answer explains. The path knows best.
-        if self.approvals.open_mut(&reviewing.request).is_some() {
+        let open = self.approvals.open_mut(&reviewing.request).is_some();
+        let expiry = reviewing.ticket.is_none() && self.approvals.waiting_mut(&reviewing.request).is_some();
+        if open || expiry {
             self.release(call, reviewing.request.clone(), commands);
         }
     }
@@ -356,7 +365,9 @@ impl AgentRun {
                 Answer::Accepted { detail }
             }
             (None, refused) => {
-                Answer::Refused { reason: refused.unwrap_or_else(|| format!("`{call}` stays unresolved")) }
+                let reason = refused.unwrap_or_else(|| format!("`{call}` stays unresolved"));
+                self.show_refusal(&reason);
+                Answer::Refused { reason }
             }
         };
         reply(Some(ticket), answer, commands);

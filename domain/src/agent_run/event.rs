@@ -3,8 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ApprovalDecision, Content, ModelTurn, OpenedRun, PersonId, RequestId, Resolution, Review, ToolCallId,
-    ToolCallOutcome,
+    ApprovalDecision, ModelTurn, OpenedRun, PersonId, RequestId, Resolution, Review, ToolCallId, ToolCallOutcome,
 };
 
 /// Number that ties a person's message to its answer. Unique in a run chain.
@@ -193,6 +192,3 @@ pub enum Answer {
         reason: String,
     },
 }
-
-/// The final answer of the model, kept until the run is closed.
-pub type FinalAnswer = Option<Content>;

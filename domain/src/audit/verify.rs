@@ -6,7 +6,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::{AuditRecord, ChainHead, DecisionOutcome, Digest, EffectId, KnownBy, RecordBody, RunChain, canonical};
+use crate::{
+    AuditRecord, ChainHead, DecisionOutcome, Digest, EffectId, KnownBy, RecordBody, Resolution, RunChain, canonical,
+};
 
 /// A record as it stands in the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -127,6 +129,15 @@ pub enum Finding {
         /// The effect.
         effect: EffectId,
     },
+    /// An answer came in late although a person had said that the call did not happen: if the model proposed it again, it
+    /// may have happened twice.
+    #[error("record {sequence}: `{effect}` was answered after a person had said that it did not happen")]
+    WordContradicted {
+        /// Where the late answer stands.
+        sequence: u64,
+        /// The effect.
+        effect: EffectId,
+    },
     /// Nobody knows whether it happened. Not a violation: a person has to say.
     #[error("record {sequence}: nobody knows whether `{effect}` happened")]
     UnknownOutcome {
@@ -142,7 +153,7 @@ impl Finding {
     #[must_use]
     pub fn is_violation(&self) -> bool {
         match self {
-            Self::OpenIntent { .. } | Self::UnknownOutcome { .. } => false,
+            Self::OpenIntent { .. } | Self::UnknownOutcome { .. } | Self::WordContradicted { .. } => false,
             Self::Unreadable { .. }
             | Self::Edited { .. }
             | Self::Broken { .. }
@@ -178,6 +189,8 @@ struct EffectFacts {
     open: BTreeMap<u32, u64>,
     unknown_at: Option<u64>,
     has_outcome: bool,
+    /// A person said that it did not happen, or that nobody knows.
+    denied_by_person: bool,
 }
 
 impl EffectFacts {
@@ -268,7 +281,11 @@ impl<'a> Walk<'a> {
                 self.facts(*effect).open.remove(epoch);
             }
             RecordBody::OutcomeUnknown { effect, .. } => self.facts(*effect).unknown_at = Some(sequence),
-            RecordBody::Resolved { effect, refused: None, .. } => self.facts(*effect).settle(),
+            RecordBody::Resolved { effect, refused: None, resolution, .. } => {
+                let facts = self.facts(*effect);
+                facts.settle();
+                facts.denied_by_person |= *resolution != Resolution::Happened;
+            }
             RecordBody::RunClosed { unknown_outcomes, .. } => {
                 for call in unknown_outcomes {
                     self.facts(EffectId::Tool(*call)).unknown_at = Some(sequence);
@@ -337,6 +354,9 @@ impl<'a> Walk<'a> {
         }
         if may_have_doubled {
             self.findings.push(Finding::Doubled { sequence, effect });
+        }
+        if self.facts(effect).denied_by_person {
+            self.findings.push(Finding::WordContradicted { sequence, effect });
         }
     }
 

@@ -10,7 +10,7 @@ use std::{
 
 use mandate_domain::{
     AgentResult, AgentRun, AgentTask, EndReason, RequestId, RunState,
-    agent_run::{Command, Event, Moment, Ticket},
+    agent_run::{Answer, Command, Event, Moment, Ticket},
     render,
 };
 use temporalio_common::error::ApplicationFailure;
@@ -40,8 +40,18 @@ macro_rules! failure {
 }
 
 /// Runs one execution to its end: a result, a failure, a cancellation, or the next execution.
-pub(super) async fn drive(ctx: &WorkflowContext<AgentWorkflow>, input: &Lenient) -> WorkflowResult<AgentResult> {
+///
+/// Only an execution that the server says continues another may begin with a snapshot: a caller could draw request
+/// cards with one.
+pub(super) async fn drive(
+    ctx: &WorkflowContext<AgentWorkflow>,
+    input: &Lenient,
+    continued: bool,
+) -> WorkflowResult<AgentResult> {
     let start = input.start().map_err(|why| malformed_input(&why))?;
+    if matches!(start, Start::Continued(_)) && !continued {
+        return Err(malformed_input("`continue` is for executions that continue another"));
+    }
     let mut driver = Driver {
         ctx,
         tasks: TaskSet::new(),
@@ -60,8 +70,11 @@ pub(super) async fn drive(ctx: &WorkflowContext<AgentWorkflow>, input: &Lenient)
         if let Some(result) = driver.result.take() {
             return driver.end(result).await;
         }
-        if driver.continue_as_new && driver.may_continue().await {
-            return driver.continue_as_new();
+        if driver.continue_as_new
+            && driver.may_continue().await
+            && let Some(snapshot) = driver.snapshot()
+        {
+            return driver.continue_as_new(snapshot);
         }
         let (happened, cancelled) = driver.next().await;
         driver.react(happened, cancelled);
@@ -73,6 +86,9 @@ fn malformed_input(why: &str) -> WorkflowTermination {
     let message = format!("the start input is no task: {why}");
     failure!(message, EndReason::InvalidInput).build().into()
 }
+
+/// Largest input of a next execution.
+const SNAPSHOT_BYTES_MAX: usize = 256 * 1024;
 
 struct Driver<'a> {
     ctx: &'a WorkflowContext<AgentWorkflow>,
@@ -122,14 +138,15 @@ impl Driver<'_> {
         let mut cancelled = pin!(self.ctx.cancelled());
         let (tasks, cancel_seen) = (&mut self.tasks, self.cancel_seen);
         poll_fn(|cx| {
+            // Cancellation first: a result in the same activation must not continue as new past it.
+            if !cancel_seen && cancelled.as_mut().poll(cx).is_ready() {
+                return Poll::Ready((None, true));
+            }
             if let Poll::Ready(happened) = tasks.poll_next(cx) {
                 return Poll::Ready((Some(happened), false));
             }
             if message.as_mut().poll(cx).is_ready() {
                 return Poll::Ready((None, false));
-            }
-            if !cancel_seen && cancelled.as_mut().poll(cx).is_ready() {
-                return Poll::Ready((None, true));
             }
             Poll::Pending
         })
@@ -253,25 +270,52 @@ impl Driver<'_> {
         });
     }
 
-    /// Waits for handlers. A message that arrives meanwhile is taken in first.
+    /// Waits for handlers. A message or a cancellation that arrives meanwhile is taken in first: the next execution
+    /// would not hear of it.
     async fn may_continue(&self) -> bool {
         let ctx = self.ctx.clone();
+        let (token, seen) = (self.ctx.cancellation_token(), self.cancel_seen);
+        let stop = token.clone();
         let apart = WaitConditionOptions::builder().cancellation_token(WorkflowCancellationToken::new()).build();
-        let idle =
-            self.ctx.wait_condition_with_options(move |s| ctx.all_handlers_finished() || !s.inbox.is_empty(), apart);
+        let idle = self.ctx.wait_condition_with_options(
+            move |state| ctx.all_handlers_finished() || !state.inbox.is_empty() || (!seen && stop.is_cancelled()),
+            apart,
+        );
         let waited = idle.await.is_ok();
-        waited && self.ctx.state(|state| state.inbox.is_empty())
+        waited && (seen || !token.is_cancelled()) && self.ctx.state(|state| state.inbox.is_empty())
     }
 
-    fn continue_as_new(self) -> WorkflowResult<AgentResult> {
-        let snapshot =
-            self.ctx.state(|state| state.run.clone().map(|run| Snapshot { run, transcript: state.transcript.clone() }));
-        let json = serde_json::to_vec(&serde_json::json!({ "continue": snapshot }))
-            .map_err(|error| WorkflowTermination::from(failure!(error.to_string(), EndReason::Internal).build()))?;
-        match self.ctx.continue_as_new(Lenient::json(json), ContinueAsNewOptions::default())? {}
+    /// The next execution's input, if it is within its bound. A run with more to carry goes on in this one.
+    fn snapshot(&self) -> Option<Vec<u8>> {
+        let snapshot = self.ctx.state(|state| {
+            let run = state.run.clone()?;
+            Some(Snapshot { run, transcript: state.transcript.clone() })
+        })?;
+        let json = serde_json::to_vec(&serde_json::json!({ "continue": snapshot })).ok()?;
+        (json.len() <= SNAPSHOT_BYTES_MAX).then_some(json)
     }
 
-    async fn end(self, result: AgentResult) -> WorkflowResult<AgentResult> {
+    fn continue_as_new(&self, snapshot: Vec<u8>) -> WorkflowResult<AgentResult> {
+        match self.ctx.continue_as_new(Lenient::json(snapshot), ContinueAsNewOptions::default())? {}
+    }
+
+    /// Updates that still wait are answered: nothing will review them any more.
+    fn answer_the_rest(&mut self) {
+        let waiting = std::mem::take(&mut self.updates).into_values();
+        self.ctx.state_mut(|state| {
+            let queued = state.inbox.drain(..).filter_map(|message| match message {
+                Message::Decision { update, .. } => update,
+                Message::Resolution(_) | Message::Halt(_) | Message::Refused(_) => None,
+            });
+            let queued: Vec<_> = queued.collect();
+            for update in waiting.chain(queued) {
+                state.answers.insert(update, Answer::Refused { reason: "the run has ended".to_owned() });
+            }
+        });
+    }
+
+    async fn end(mut self, result: AgentResult) -> WorkflowResult<AgentResult> {
+        self.answer_the_rest();
         let ctx = self.ctx.clone();
         let apart = WaitConditionOptions::builder().cancellation_token(WorkflowCancellationToken::new()).build();
         self.ctx.wait_condition_with_options(move |_| ctx.all_handlers_finished(), apart).await?;

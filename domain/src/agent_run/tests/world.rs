@@ -302,7 +302,8 @@ impl World {
             Subject::Decision { decision, .. } => (&decision.request, Some(decision.verdict)),
             Subject::Expiry { request } => (request, None),
         };
-        let open = stored.requests.contains(id) && !stored.approved.contains(id) && stored.end.is_none();
+        let decidable = verdict.is_none() || !stored.approved.contains(id);
+        let open = stored.requests.contains(id) && decidable && stored.end.is_none() && stored.intents == 0;
         let review = match verdict {
             _ if !open => Review::AlreadyDecided,
             Some(_) if choices.one_in(3) => Review::Refused { reason: "not an approver".into() },
