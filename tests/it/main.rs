@@ -18,6 +18,7 @@ mod compose;
 mod continue_as_new;
 mod decisions;
 mod denial;
+mod docs;
 mod filesystem_server;
 mod frozen;
 mod history_size;

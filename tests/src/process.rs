@@ -14,7 +14,8 @@ use tokio::process::{Child, Command};
 
 use crate::until;
 
-/// Kills the program when the pipe to the test process closes, which the kernel does however that one ends.
+/// Kills the program and what it started when the pipe to the test process closes, which the kernel does however that
+/// one ends.
 const SUPERVISOR: &str = r#"
 exec 3<&0
 pid_file=$1
@@ -22,7 +23,7 @@ shift
 "$@" </dev/null 3<&- &
 program=$!
 echo "$program" >"$pid_file.new" && mv "$pid_file.new" "$pid_file"
-{ read -r _ <&3; kill -CONT "$program"; kill -KILL "$program"; } 2>/dev/null &
+{ read -r _ <&3; kill -KILL 0; } 2>/dev/null &
 watcher=$!
 exec 3<&-
 wait "$program"
