@@ -38,7 +38,7 @@ fn a_large_refund_waits_for_a_finance_lead_and_is_released_by_a_signal() {
         assert_eq!((payments.len(), payments[0].cents), (1, 50_000));
         assert_eq!(scenario.refund_calls().await.len(), 1);
         let verified = scenario.audit_verify().await.ok();
-        assert!(verified.contains("approved"), "{verified}");
+        assert!(verified.contains("approved") && verified.contains("confirmed by Temporal's history"), "{verified}");
         scenario.store_history("approval").await;
         let summaries: Vec<_> = scenario.history().await.0.into_iter().filter_map(|event| event.summary).collect();
         let released = format!("payments.refund · released by {}", pending[0].request_id);

@@ -1,6 +1,8 @@
 //! Runs that need nobody.
 
+use mandate_domain::audit::RecordBody;
 use mandate_tests::{Scenario, run};
+use serde_json::Value;
 
 #[test]
 fn a_small_refund_is_paid_without_anybody() {
@@ -51,5 +53,51 @@ fn what_a_run_did_can_be_explained_from_its_audit_log() {
         for part in ["ana@acme.example", "orders.read", "payments.refund", "refund.permit"] {
             assert!(told.contains(part), "`{part}` is missing:\n{told}");
         }
+    });
+}
+
+#[test]
+fn the_query_transcript_shows_who_said_what() {
+    run(async {
+        let scenario = Scenario::new("transcript").await;
+        let _worker = scenario.start_worker().await;
+        scenario.start_run("Refund order o2").await;
+        scenario.answer().await;
+        let lines: Vec<Value> = scenario.query("transcript").await.unwrap();
+        let roles: Vec<_> = lines.iter().map(|line| (line["role"].as_str().unwrap(), line["call"].as_str())).collect();
+        let expected = [
+            ("assistant", None),
+            ("tool", Some("t1.0")),
+            ("assistant", None),
+            ("tool", Some("t2.0")),
+            ("assistant", None),
+        ];
+        assert_eq!(roles, expected, "{lines:?}");
+        for (line, expected) in
+            [(0, "I look the order up."), (1, "o2"), (3, "4500"), (4, "I refunded 45.00 EUR for order o2.")]
+        {
+            let preview = lines[line]["preview"].as_str().unwrap();
+            assert!(preview.contains(expected), "`{expected}` in line {line}: {lines:?}");
+        }
+        assert!(lines.iter().all(|line| line["digest"].as_str().is_some_and(|digest| !digest.is_empty())), "{lines:?}");
+    });
+}
+
+#[test]
+fn one_address_key_from_the_environment_replaces_the_keys_folder() {
+    run(async {
+        let scenario = Scenario::new("address-key").await;
+        scenario.edit("mandate.toml", r#"address_keys = "var/keys""#, r#"address_key = "env:ADDRESS_KEY""#);
+        let key = "5e".repeat(32);
+        let _worker = scenario.worker_with_env(&[("ADDRESS_KEY", &key)]).await;
+        scenario.start_run("Refund order o2").await;
+        assert!(scenario.answer().await.contains("45.00 EUR for order o2"));
+        assert!(scenario.path("var/mandate.db").exists() && !scenario.path("var/keys").exists());
+        assert_eq!(scenario.records_where(|body| matches!(body, RecordBody::RunClosed { .. })).await.len(), 1);
+        let without = scenario.audit_verify().await;
+        assert!(without.code == 1 && without.stderr.contains("ADDRESS_KEY"), "{without:?}");
+        let verify = ["audit", "verify", &scenario.name, "--witness", "temporal"];
+        let verified = scenario.mandate_with_env(&[("ADDRESS_KEY", &key)], &verify).await.ok();
+        assert!(verified.contains("confirmed by Temporal's history"), "{verified}");
     });
 }

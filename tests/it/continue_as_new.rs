@@ -34,7 +34,8 @@ fn a_run_continues_as_new_between_turns_and_keeps_its_state() {
         assert_eq!((&result["state"], &result["turns"]), (&"Completed".into(), &9.into()), "{result}");
         assert_eq!(result["audit"]["records"], scenario.records().await.len(), "one chain over all executions");
         assert_eq!(scenario.payments().await.len(), 1);
-        scenario.audit_verify().await.ok();
+        let verified = scenario.audit_verify().await.ok();
+        assert!(verified.contains("confirmed by Temporal's history"), "{verified}");
         scenario.store_history("continued").await;
         // Turns 1-3, 4-6, 7-9: the last execution holds three.
         assert_eq!(scenario.history().await.activities("invoke_model"), 3);
@@ -64,6 +65,7 @@ fn a_parked_run_continues_as_new_and_its_request_stays() {
         scenario.approve(&request, "bo@acme.example").await;
         assert!(scenario.answer().await.contains("500.00 EUR"));
         assert_eq!(scenario.payments().await.len(), 1);
-        scenario.audit_verify().await.ok();
+        let verified = scenario.audit_verify().await.ok();
+        assert!(verified.contains("confirmed by Temporal's history"), "{verified}");
     });
 }

@@ -12,6 +12,7 @@
 mod approval;
 mod bad_input;
 mod cancel_halt;
+mod commands;
 mod compile_fail;
 mod completes;
 mod compose;

@@ -44,6 +44,13 @@ pub fn program(name: &str) -> PathBuf {
 pub fn cargo(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO"));
     command.args(arguments).arg("--target-dir").arg(target_folder()).current_dir(workspace_folder());
+    // What Cargo tells a test of its own package. Build scripts that watch these would build everything anew each time.
+    for (name, _) in std::env::vars_os() {
+        let name_text = name.to_string_lossy();
+        if name_text.starts_with("CARGO_PKG_") || name_text.starts_with("CARGO_MANIFEST_") || name_text == "OUT_DIR" {
+            command.env_remove(&name);
+        }
+    }
     if profile_folder().ends_with("release") {
         command.arg("--release");
     }

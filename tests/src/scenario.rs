@@ -137,7 +137,12 @@ impl Scenario {
 
     /// The program `mandate` with this folder.
     pub async fn mandate(&self, arguments: &[&str]) -> Said {
-        let env = self.env(&[]);
+        self.mandate_with_env(&[], arguments).await
+    }
+
+    /// The program `mandate` with this folder and more environment.
+    pub async fn mandate_with_env(&self, env: &[(&str, &str)], arguments: &[&str]) -> Said {
+        let env = self.env(env);
         let env: Vec<(&str, &str)> = env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         let folder = self.folder.path().to_str().expect("text");
         let arguments: Vec<&str> = arguments.iter().copied().chain(["--folder", folder]).collect();
