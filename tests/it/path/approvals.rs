@@ -101,8 +101,8 @@ async fn a_decided_request_is_not_decided_again_and_the_attempt_is_audited() {
     assert_eq!(run.approve(&rejected, EVE).await, Review::AlreadyDecided);
     run.review(run.expiry(&expired)).await;
     assert_eq!(run.approve(&expired, EVE).await, Review::AlreadyDecided);
-    assert_eq!(run.review(run.expiry(&approved)).await, Review::AlreadyDecided);
     run.returned("t1.0").await;
+    assert_eq!(run.review(run.expiry(&approved)).await, Review::AlreadyDecided);
     assert_eq!(run.reject(&approved, EVE).await, Review::AlreadyDecided);
     assert_eq!((run.count(refused_decision).await, run.count(counted_decision).await), (4, 2));
     assert!(run.refused("t1.1").await.1.contains("rejected") && run.refused("t1.2").await.1.contains("expired"));
@@ -127,13 +127,31 @@ async fn a_rejection_ends_the_call_with_the_words_of_who_rejected() {
     assert_eq!((run.paid().await, run.intents().await), (vec![], 0));
 }
 
+const SECOND_GATE: &str = r#"@id("refund.any") @reason("the owner looks at each refund") @decision("require_approval")
+    @approvers("finance-leads") @quorum("1") @expires("PT1H")
+    forbid (principal, action == Mandate::Action::"payments.refund", resource)
+    unless { context.approved.contains("refund.any") };"#;
+
+/// One gate ends the call: an approval at the other one counts for nothing, whether it came before or comes after.
+#[tokio::test]
+async fn a_rejection_or_an_expiry_at_one_gate_withdraws_the_other() {
+    let folder = Folder::proposing(&[&refund(50_000), &refund(20_000)]).policy("second", SECOND_GATE);
+    let world = folder.world().await;
+    let mut run = Run::proposed(&world).await;
+    let (first, second) = (run.asked("t1.0").await, run.asked("t1.1").await);
+    assert!(matches!(run.reject(&first[0], BO).await, Review::Rejected { .. }));
+    assert_eq!(run.approve(&first[1], BO).await, Review::AlreadyDecided);
+    assert_eq!(run.approve(&second[0], BO).await, counted(1, true));
+    assert!(matches!(run.review(run.expiry(&second[0])).await, Review::Expired { .. }), "an approval too runs out");
+    assert_eq!(run.approve(&second[1], BO).await, Review::AlreadyDecided);
+    run.refused("t1.0").await;
+    run.refused("t1.1").await;
+    assert_eq!((run.paid().await, run.intents().await), (vec![], 0));
+}
+
 #[tokio::test]
 async fn a_call_with_two_gates_waits_for_both() {
-    let second = r#"@id("refund.any") @reason("the owner looks at each refund") @decision("require_approval")
-        @approvers("finance-leads") @quorum("1") @expires("PT1H")
-        forbid (principal, action == Mandate::Action::"payments.refund", resource)
-        unless { context.approved.contains("refund.any") };"#;
-    let world = Folder::proposing(&[&refund(50_000)]).policy("second", second).world().await;
+    let world = Folder::proposing(&[&refund(50_000)]).policy("second", SECOND_GATE).world().await;
     let mut run = Run::proposed(&world).await;
     let requests = run.asked("t1.0").await;
     assert_eq!(requests.len(), 2, "{requests:?}");

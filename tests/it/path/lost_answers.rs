@@ -1,6 +1,6 @@
 //! A call that was begun and not answered: what may be done about it depends on the tool, and nothing is done twice.
 
-use mandate_domain::{KnownBy, RecordBody, ToolCallOutcome};
+use mandate_domain::{KnownBy, RecordBody, RefusalKind, ToolCallOutcome};
 use nix::sys::signal::Signal;
 
 use super::{
@@ -202,14 +202,25 @@ async fn a_tool_that_changed_after_its_call_was_lost_is_not_called_again() {
 async fn a_look_up_says_what_is_known_and_performs_nothing() {
     let world = Folder::proposing(&[READ]).server("exec $SERVER").world().await;
     let mut run = Run::proposed(&world).await;
-    assert_eq!(run.look_up("t1.0").await, ToolCallOutcome::NotPerformed);
-    assert_eq!(run.intents().await, 0);
     lose_before_effect(&world, &mut run).await;
     let outcome = run.look_up("t1.0").await;
     assert!(matches!(outcome, ToolCallOutcome::OutcomeUnknown { .. }), "{outcome:?}");
     world.run_out("t1.0", 1).await;
     assert_eq!(run.call("t1.0").await, outcome);
     assert_eq!(run.intents().await, 1);
+}
+
+/// An attempt that was cut off while it connected may come to its decision after the run has given the call up.
+#[tokio::test]
+async fn a_call_that_a_look_up_found_undone_is_never_performed_later() {
+    let world = Folder::proposing(&[&refund(4_500)]).world().await;
+    let mut run = Run::proposed(&world).await;
+    for _ in 0..2 {
+        assert_eq!(run.look_up("t1.0").await, ToolCallOutcome::NotPerformed);
+    }
+    let (kind, text) = run.refused("t1.0").await;
+    assert_eq!(kind, RefusalKind::RunEnded, "{text}");
+    assert_eq!((run.intents().await, run.paid().await), (0, vec![]));
 }
 
 #[tokio::test]
@@ -221,7 +232,7 @@ async fn a_reading_call_that_is_never_answered_goes_to_a_person_in_the_end() {
     world.write("UPDATE effects SET epoch = 10 WHERE effect = $1", "t1.0").await;
     let outcome = run.call("t1.0").await;
     let ToolCallOutcome::OutcomeUnknown { reason } = &outcome else { panic!("{outcome:?}") };
-    assert!(reason.contains("10 times"), "{reason}");
+    assert!(reason.contains("10 attempts"), "{reason}");
     assert_eq!(run.intents().await, 1);
 }
 
