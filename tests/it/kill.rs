@@ -57,12 +57,12 @@ async fn survives(point: &str, dies: Dies) {
     let mut first = scenario.worker_with_env(&env).await;
     scenario.start_run("Refund order o1").await;
     let mut approved = false;
-    let died = until(&format!("the worker dies at {point}"), async || {
+    let code = until(&format!("the worker dies at {point}"), async || {
         approve_once(&scenario, &mut approved).await;
         first.ended()
     })
     .await;
-    assert_eq!(died, 137, "SIGKILL");
+    assert_eq!(code, 137, "SIGKILL");
     let killed: SystemTime = fs::metadata(&mark).unwrap().modified().unwrap();
     let _second = scenario.start_worker().await;
     until(&format!("the run goes on after {point}"), async || {
