@@ -100,10 +100,16 @@ fn the_update_decide_answers_whoever_asks() {
         let unknown = decide("r9-000000", "bo@acme.example").await;
         assert!(unknown.code != 0 && unknown.stderr.contains("no request `r9-000000` is pending"), "{unknown:?}");
         let stranger = decide(&request, "mallory@acme.example").await;
-        assert!(!stranger.stdout.contains("\"counted\":true"), "{stranger:?}");
+        let said = format!("{}{}", stranger.stdout, stranger.stderr);
+        assert!(
+            said.contains("`mallory@acme.example` is in none of the approver groups (finance-leads)"),
+            "{stranger:?}"
+        );
         assert!(scenario.refund_calls().await.is_empty(), "a stranger's decision does nothing");
         let requester = decide(&request, "ana@acme.example").await;
-        assert!(scenario.refund_calls().await.is_empty(), "four eyes: {requester:?}");
+        assert!(scenario.refund_calls().await.is_empty());
+        let said = format!("{}{}", requester.stdout, requester.stderr);
+        assert!(said.contains("ana@acme.example"), "{requester:?}");
         decide(&request, "bo@acme.example").await.ok();
         assert!(scenario.answer().await.contains("500.00 EUR"));
         let refused =

@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use mandate_domain::audit::RecordBody;
 use mandate_tests::{AGENT, Scenario, run, until};
 use serde_json::json;
 use temporalio_client::WorkflowExecutionStatus;
@@ -25,6 +26,24 @@ fn malformed_start_input_fails_the_run_at_once() {
         ] {
             let failure = failure_of(name, input).await;
             assert!(failure.contains(expected) && failure.contains("invalid_input"), "{failure}");
+        }
+    });
+}
+
+#[test]
+fn one_input_is_wanted_and_neither_none_nor_two() {
+    run(async {
+        let task = json!({ "agent": AGENT, "prompt": "Refund order o2", "on_behalf_of": "ana@acme.example" });
+        let task = task.to_string();
+        for (name, inputs) in [("input-missing", vec![]), ("input-twice", vec!["--input", &task, "--input", &task])] {
+            let scenario = Scenario::new(name).await;
+            let _worker = scenario.start_worker().await;
+            let start = ["workflow", "start", "--type", "AgentWorkflow", "--task-queue", name, "--workflow-id", name];
+            scenario.temporal(&[&start[..], &inputs].concat()).await.ok();
+            assert_eq!(scenario.wait_closed().await, WorkflowExecutionStatus::Failed, "{name}");
+            let said = scenario.temporal(&["workflow", "show", "--workflow-id", name, "-o", "json"]).await.ok();
+            assert!(said.contains("the start input is no task") && said.contains("invalid_input"), "{said}");
+            assert!(scenario.refund_calls().await.is_empty());
         }
     });
 }
@@ -106,6 +125,7 @@ fn a_worker_with_another_store_refuses_the_run_and_names_both() {
         scenario.start_run("Refund order o1").await;
         let request = scenario.pending_id().await;
         worker.stop().await;
+        let pinned = store_of(&scenario).await;
         for file in ["var/mandate.db", "var/mandate.db-wal", "var/mandate.db-shm"] {
             let _ = fs::rename(scenario.path(file), scenario.path(&format!("{file}.kept")));
         }
@@ -116,9 +136,21 @@ fn a_worker_with_another_store_refuses_the_run_and_names_both() {
             said.stdout.contains("store").then_some(said.stdout)
         })
         .await;
-        assert!(refused.contains("is pinned to store"), "{refused}");
+        let ids: Vec<&str> = refused.split("store `").skip(1).filter_map(|part| part.split('`').next()).collect();
+        let [first, second, ..] = &ids[..] else { panic!("{refused}") };
+        assert!(refused.contains("is pinned to store") && *first == pinned && *second != pinned, "{pinned}: {refused}");
         assert!(scenario.refund_calls().await.is_empty());
     });
+}
+
+/// The store that the run is pinned to.
+async fn store_of(scenario: &Scenario) -> String {
+    let records = scenario.records().await;
+    let opened = records.into_iter().find_map(|record| match record.body {
+        RecordBody::RunOpened { store, .. } => Some(store.to_string()),
+        _ => None,
+    });
+    opened.unwrap()
 }
 
 #[test]

@@ -62,11 +62,21 @@ fn a_second_decision_changes_nothing() {
             })
             .await;
         assert_eq!(counted.len(), 1, "only the first counts");
-        let refused =
-            scenario.records_where(|body| matches!(body, RecordBody::ApprovalDecided { refused: Some(_), .. })).await;
-        assert!(!refused.is_empty(), "what does not count is recorded");
+        let refused = refused(&scenario).await;
+        let already = "the request was decided already".to_owned();
+        assert_eq!(refused, [(first.clone(), already.clone()), (first, already)], "what does not count is recorded");
         scenario.audit_verify().await.ok();
     });
+}
+
+/// The decisions that did not count, and why.
+async fn refused(scenario: &Scenario) -> Vec<(String, String)> {
+    let records = scenario.records().await.into_iter();
+    let refused = records.filter_map(|record| match record.body {
+        RecordBody::ApprovalDecided { request, refused: Some(reason), .. } => Some((request.to_string(), reason)),
+        _ => None,
+    });
+    refused.collect()
 }
 
 #[test]
@@ -101,6 +111,8 @@ fn a_late_decision_in_a_living_run_does_nothing() {
         scenario.answer().await;
         let payments = scenario.payments().await;
         assert_eq!((payments.len(), payments[0].cents), (1, 25_000), "{payments:?}");
+        let already = "the request was decided already".to_owned();
+        assert_eq!(refused(&scenario).await, [(brief.request_id, already)], "the late decision is recorded");
         scenario.audit_verify().await.ok();
     });
 }

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 /// Said before the block that follows is one for the test.
 const MARK: &str = "<!-- test -->\n```sh\n";
 /// How long the demo and the quickstart may take.
-const LONG: Duration = Duration::from_secs(120);
+const LONG: Duration = Duration::from_mins(2);
 
 /// The marked blocks of a document, in order.
 fn blocks(document: &str) -> Vec<String> {

@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use mandate_domain::audit::RecordBody;
+use mandate_domain::{KnownBy, audit::RecordBody};
 use mandate_tests::{Scenario, run, until};
 use nix::sys::signal::Signal;
 
@@ -24,12 +24,12 @@ fn registered_as(scenario: &Scenario, lines: &str) {
     scenario.write(file, &format!("{}\n{lines}\n{}\n", head.join("\n"), tail.join("\n")));
 }
 
-/// Lets the tool's answer meet a frozen worker. Returns when the first worker is thawed.
-async fn two_attempts(scenario: &Scenario) {
-    scenario.server_command(&["--delay-before-ms", HELD_MS]);
+/// Freezes a worker while the tool holds its call, until another attempt came as far as `frozen` waits for.
+async fn two_attempts(scenario: &Scenario, held: Held, frozen: impl AsyncFnMut() -> Option<()>) {
+    scenario.server_command(&[held.flag(), HELD_MS]);
     let first = scenario.start_worker().await;
     scenario.start_run("Refund order o2").await;
-    until("the tool holds the call", async || (!scenario.refund_calls().await.is_empty()).then_some(())).await;
+    until("the tool holds the call", async || held.holds(scenario).await.then_some(())).await;
     first.signal(Signal::SIGSTOP);
     let second = scenario.start_worker().await;
     until("a second attempt", async || {
@@ -37,11 +37,42 @@ async fn two_attempts(scenario: &Scenario) {
         raw.pending_activities.iter().any(|activity| activity.attempt >= 2).then_some(())
     })
     .await;
-    until("the tool answers the first attempt", async || (!scenario.payments().await.is_empty()).then_some(())).await;
+    until("the other attempt came far enough", frozen).await;
     first.signal(Signal::SIGCONT);
     // Both live on until the run ended.
     scenario.keep(first);
     scenario.keep(second);
+}
+
+/// Where the tool holds a call.
+#[derive(Clone, Copy)]
+enum Held {
+    Read,
+    BeforePayment,
+    AfterPayment,
+}
+
+impl Held {
+    fn flag(self) -> &'static str {
+        match self {
+            Self::Read => "--delay-read-ms",
+            Self::BeforePayment => "--delay-before-ms",
+            Self::AfterPayment => "--delay-ms",
+        }
+    }
+
+    async fn holds(self, scenario: &Scenario) -> bool {
+        match self {
+            Self::Read => !scenario.read_calls().await.is_empty(),
+            Self::BeforePayment => !scenario.refund_calls().await.is_empty(),
+            Self::AfterPayment => !scenario.payments().await.is_empty(),
+        }
+    }
+}
+
+/// The payment is there, so the tool's answer waits for the frozen worker.
+async fn paid(scenario: &Scenario) -> Option<()> {
+    (!scenario.payments().await.is_empty()).then_some(())
 }
 
 async fn completes_once(scenario: &Scenario) {
@@ -57,13 +88,44 @@ async fn paid_once(scenario: &Scenario) {
     assert!(verified.code == 0 && !verified.stdout.contains("doubled"), "{verified:?}");
 }
 
+/// The outcomes of a call that count, as (epoch, known by).
+async fn outcomes(scenario: &Scenario, call: &str) -> Vec<(u32, KnownBy)> {
+    let records = scenario.records().await.into_iter();
+    let known = records.filter_map(|record| match record.body {
+        RecordBody::Outcome { effect, epoch, known_by, .. } if effect.to_string() == call => Some((epoch, known_by)),
+        _ => None,
+    });
+    known.collect()
+}
+
+/// The outcomes that came too late, as (epoch, whether the effect may have doubled), as soon as there is one.
+async fn late(scenario: &Scenario, call: &str) -> Vec<(u32, bool)> {
+    until("the late outcome is recorded", async || {
+        let records = scenario.records().await.into_iter();
+        let late = records.filter_map(|record| match record.body {
+            RecordBody::LateOutcome { effect, epoch, may_have_doubled, .. } if effect.to_string() == call => {
+                Some((epoch, may_have_doubled))
+            }
+            _ => None,
+        });
+        Some(late.collect::<Vec<_>>()).filter(|late| !late.is_empty())
+    })
+    .await
+}
+
 #[test]
 fn a_read_only_tool_is_called_again() {
     run(async {
         let scenario = Scenario::new("frozen-read-only").await;
-        registered_as(&scenario, "read_only = true");
-        two_attempts(&scenario).await;
+        two_attempts(&scenario, Held::Read, async || (scenario.read_calls().await.len() == 2).then_some(())).await;
         completes_once(&scenario).await;
+        assert_eq!(scenario.read_calls().await.len(), 2);
+        let ([(counted, KnownBy::Answer)], [(other, false)]) =
+            (&outcomes(&scenario, "t1.0").await[..], &late(&scenario, "t1.0").await[..])
+        else {
+            panic!("{:#?}", scenario.records().await)
+        };
+        assert_ne!(counted, other, "each attempt has its epoch");
     });
 }
 
@@ -72,49 +134,73 @@ fn an_idempotent_tool_is_called_again_with_the_same_key() {
     run(async {
         let scenario = Scenario::new("frozen-idempotent").await;
         registered_as(&scenario, "read_only = false\nidempotent = true");
-        two_attempts(&scenario).await;
+        two_attempts(&scenario, Held::BeforePayment, async || paid(&scenario).await).await;
         completes_once(&scenario).await;
         let keys: Vec<_> = scenario.refund_calls().await.into_iter().map(|call| call.key).collect();
+        assert!(keys.len() >= 2 && keys[0].is_some(), "it is called again: {keys:?}");
         assert!(keys.windows(2).all(|pair| pair[0] == pair[1]), "{keys:?}");
     });
 }
+
+const CHECKABLE: &str =
+    "read_only = false\nidempotent = false\ncheck = \"payments.refund_status\"\nsettles_within_secs = 30";
 
 #[test]
 fn a_checkable_tool_is_asked_and_not_called_again() {
     run(async {
         let scenario = Scenario::new("frozen-checkable").await;
-        let lines =
-            "read_only = false\nidempotent = false\ncheck = \"payments.refund_status\"\nsettles_within_secs = 30";
-        registered_as(&scenario, lines);
-        two_attempts(&scenario).await;
+        registered_as(&scenario, CHECKABLE);
+        two_attempts(&scenario, Held::BeforePayment, async || paid(&scenario).await).await;
         completes_once(&scenario).await;
-        assert_eq!(refunds(&scenario).await, 1, "the refund is sent once");
+        assert_eq!(scenario.refund_calls().await.len(), 1, "the refund is sent once");
+        assert_eq!(outcomes(&scenario, "t2.0").await.len(), 1);
     });
 }
 
 #[test]
-fn a_plain_tool_is_never_called_again_and_a_person_settles_it() {
+fn a_checkable_tool_that_paid_and_did_not_answer_is_settled_by_the_check() {
     run(async {
-        let scenario = Scenario::new("frozen-plain").await;
-        registered_as(&scenario, "read_only = false\nidempotent = false");
-        two_attempts(&scenario).await;
-        // The thawed worker's outcome may come in before or after the call was parked: both are right.
-        let parked = until("the run is parked or done", async || {
-            let state = scenario.attribute("MandateState").await?;
-            ["OutcomeUnknown", "Completed"].contains(&state.as_str()?).then_some(state == "OutcomeUnknown")
+        let scenario = Scenario::new("frozen-paid").await;
+        registered_as(&scenario, CHECKABLE);
+        two_attempts(&scenario, Held::AfterPayment, async || {
+            (!outcomes(&scenario, "t2.0").await.is_empty()).then_some(())
         })
         .await;
-        if parked {
-            scenario.signal("resolve", r#"{"call":"t2.0","resolution":"happened","by":"bo@acme.example"}"#).await.ok();
-        }
-        assert!(scenario.answer().await.contains("o2"));
+        assert_eq!(outcomes(&scenario, "t2.0").await, [(1, KnownBy::Check)]);
+        assert!(scenario.answer().await.contains("45.00 EUR for order o2"));
+        assert_eq!(late(&scenario, "t2.0").await, [(1, false)], "one performance that two sources told of");
         paid_once(&scenario).await;
-        assert_eq!(refunds(&scenario).await, 1, "the refund is sent once");
-        let unknown = scenario.records_where(|body| matches!(body, RecordBody::OutcomeUnknown { .. })).await;
-        assert_eq!(unknown.len(), usize::from(parked));
+        assert_eq!(scenario.refund_calls().await.len(), 1, "the refund is sent once");
     });
 }
 
-async fn refunds(scenario: &Scenario) -> usize {
-    scenario.refund_calls().await.iter().filter(|call| call.tool == "refund_payment").count()
+#[test]
+fn a_plain_tool_is_never_called_again_and_its_late_answer_settles_it() {
+    run(async {
+        let scenario = Scenario::new("frozen-plain").await;
+        registered_as(&scenario, "read_only = false\nidempotent = false");
+        two_attempts(&scenario, Held::BeforePayment, async || {
+            paid(&scenario).await?;
+            (scenario.attribute("MandateState").await? == "OutcomeUnknown").then_some(())
+        })
+        .await;
+        let unknown = scenario.records_where(|body| matches!(body, RecordBody::OutcomeUnknown { .. })).await;
+        assert_eq!(unknown.len(), 1, "{unknown:?}");
+        until("the thawed worker records the answer", async || {
+            (outcomes(&scenario, "t2.0").await == [(1, KnownBy::Answer)]).then_some(())
+        })
+        .await;
+        // The person looks at an older state of things: the recorded outcome stands.
+        let word = r#"{"call":"t2.0","resolution":"did_not_happen","by":"bo@acme.example"}"#;
+        scenario.signal("resolve", word).await.ok();
+        completes_once(&scenario).await;
+        let resolved = scenario.records_where(|body| matches!(body, RecordBody::Resolved { .. })).await;
+        let [RecordBody::Resolved { refused: Some(reason), .. }] =
+            &resolved.iter().map(|r| r.body.clone()).collect::<Vec<_>>()[..]
+        else {
+            panic!("{resolved:#?}")
+        };
+        assert!(reason.contains("an outcome had come in meanwhile"), "{reason}");
+        assert_eq!(scenario.refund_calls().await.len(), 1, "the refund is sent once");
+    });
 }

@@ -6,6 +6,7 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::needless_pass_by_value,
+    clippy::wildcard_enum_match_arm,
     reason = "this crate is test code: a panic is how a test fails"
 )]
 

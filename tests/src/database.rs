@@ -16,7 +16,7 @@ pub struct Payment {
     pub key: Option<String>,
 }
 
-/// A refund request that the system of record received, whatever came of it.
+/// A request that the system of record received, whatever came of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Call {
     /// The tool's name at the server.
@@ -37,7 +37,7 @@ pub(crate) async fn payments(path: &Path) -> Vec<Payment> {
     rows.iter().map(|row| Payment { order: row.get(0), cents: row.get(1), key: row.get(2) }).collect()
 }
 
-/// All refund requests, oldest first.
+/// All requests that are logged, oldest first.
 pub(crate) async fn calls(path: &Path) -> Vec<Call> {
     let Some(mut database) = open(path).await else { return Vec::new() };
     let rows = sqlx::query("SELECT tool, idempotency_key FROM calls ORDER BY id").fetch_all(&mut database).await;

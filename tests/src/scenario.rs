@@ -302,7 +302,17 @@ impl Scenario {
 
     /// Refund requests that the system of record received.
     pub async fn refund_calls(&self) -> Vec<Call> {
-        database::calls(&self.path("var/payments.db")).await
+        self.calls("refund_payment").await
+    }
+
+    /// Requests to read an order that it received.
+    pub async fn read_calls(&self) -> Vec<Call> {
+        self.calls("read_order").await
+    }
+
+    async fn calls(&self, tool: &str) -> Vec<Call> {
+        let calls = database::calls(&self.path("var/payments.db")).await;
+        calls.into_iter().filter(|call| call.tool == tool).collect()
     }
 
     /// Puts an order with a long text into the system of record.

@@ -1,4 +1,4 @@
-//! The SQLite file: orders, customers, payments, and a log of the refund requests received.
+//! The SQLite file: orders, customers, payments, and a log of the requests received.
 //!
 //! Every write is one immediate transaction, so that two server processes on one file never pay out the same rest of an
 //! order twice.

@@ -30,6 +30,7 @@ pub(crate) struct Refunds {
     pub(crate) ledger: Ledger,
     pub(crate) delay_before: Duration,
     pub(crate) delay: Duration,
+    pub(crate) delay_read: Duration,
 }
 
 #[derive(Deserialize)]
@@ -73,7 +74,7 @@ impl ServerHandler for Refunds {
         let key = context.meta.get(KEY).or(in_params).and_then(Value::as_str);
         let arguments = Value::Object(request.arguments.clone().unwrap_or_default());
         let result = match request.name.as_ref() {
-            "read_order" => self.read_order(arguments).await,
+            "read_order" => self.read_order(arguments, key).await,
             "read_customer" => self.read_customer(arguments).await,
             "refund_payment" => self.refund_payment(arguments, key).await,
             "refund_status" => self.refund_status(arguments).await,
@@ -85,8 +86,10 @@ impl ServerHandler for Refunds {
 }
 
 impl Refunds {
-    async fn read_order(&self, arguments: Value) -> anyhow::Result<CallToolResult> {
+    async fn read_order(&self, arguments: Value, key: Option<&str>) -> anyhow::Result<CallToolResult> {
+        self.ledger.log_call("read_order", key).await?;
         let ReadOrder { order_id } = parse(arguments)?;
+        tokio::time::sleep(self.delay_read).await;
         let order = self.ledger.order(&order_id).await?;
         Ok(order.map_or_else(|| failed(&format!("error: there is no order `{order_id}`")), answered))
     }
