@@ -10,6 +10,7 @@
 )]
 
 mod approval;
+mod attributes;
 mod bad_input;
 mod cancel_halt;
 mod commands;
