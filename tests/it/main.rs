@@ -11,6 +11,7 @@
 )]
 
 mod approval;
+mod attributes;
 mod bad_input;
 mod cancel_halt;
 mod commands;
