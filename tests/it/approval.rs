@@ -116,5 +116,6 @@ fn the_update_decide_answers_whoever_asks() {
             scenario.records_where(|body| matches!(body, RecordBody::ApprovalDecided { refused: Some(_), .. })).await;
         assert_eq!(refused.len(), 2, "both refusals are recorded");
         scenario.audit_verify().await.ok();
+        scenario.store_history("update-decide").await;
     });
 }

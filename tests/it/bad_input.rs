@@ -13,6 +13,9 @@ async fn failure_of(name: &str, input: &str) -> String {
     let _worker = scenario.start_worker().await;
     scenario.start_input(input).await;
     assert_eq!(scenario.wait_closed().await, WorkflowExecutionStatus::Failed);
+    if name == "unknown-agent" {
+        scenario.store_history("failed-start").await;
+    }
     let said = scenario.temporal(&["workflow", "show", "--workflow-id", &scenario.name, "-o", "json"]).await;
     said.ok()
 }

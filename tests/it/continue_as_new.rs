@@ -36,6 +36,7 @@ fn a_run_continues_as_new_between_turns_and_keeps_its_state() {
         assert_eq!(scenario.payments().await.len(), 1);
         let verified = scenario.audit_verify().await.ok();
         assert!(verified.contains("confirmed by Temporal's history"), "{verified}");
+        scenario.store_execution(&first, "continues").await;
         scenario.store_history("continued").await;
         // Turns 1-3, 4-6, 7-9: the last execution holds three.
         assert_eq!(scenario.history().await.activities("invoke_model"), 3);

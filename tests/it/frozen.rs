@@ -201,6 +201,7 @@ fn a_plain_tool_is_never_called_again_and_its_late_answer_settles_it() {
             panic!("{resolved:#?}")
         };
         assert!(reason.contains("an outcome had come in meanwhile"), "{reason}");
+        scenario.store_history("unknown-outcome").await;
         assert_eq!(scenario.refund_calls().await.len(), 1, "the refund is sent once");
     });
 }

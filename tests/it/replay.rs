@@ -1,6 +1,6 @@
 //! Stored histories of each behaviour replay without a server, and a changed workflow fails that same replay.
 //!
-//! `UPDATE_HISTORIES=1 cargo test -p mandate-tests` stores them anew, once a workflow change is meant and patched.
+//! `UPDATE_HISTORIES=1 cargo test --workspace --test it` stores them anew, once a workflow change is meant and patched.
 
 use std::{fs, path::PathBuf};
 
@@ -13,8 +13,20 @@ use temporalio_sdk::workflow_replayer::{WorkflowReplayer, WorkflowReplayerOption
 use temporalio_workflow::{WorkflowContext, WorkflowResult};
 
 /// One stored history for each behaviour.
-const BEHAVIOURS: [&str; 8] =
-    ["approval", "cancelled", "completes", "continued", "expired", "halted", "parallel", "rejected"];
+const BEHAVIOURS: [&str; 12] = [
+    "approval",
+    "cancelled",
+    "completes",
+    "continued",
+    "continues",
+    "expired",
+    "failed-start",
+    "halted",
+    "parallel",
+    "rejected",
+    "unknown-outcome",
+    "update-decide",
+];
 
 fn stored() -> Vec<(String, PathBuf)> {
     let files = fs::read_dir(workspace_folder().join("tests/histories")).unwrap().map(|entry| entry.unwrap().path());

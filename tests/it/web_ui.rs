@@ -11,7 +11,7 @@ pub(crate) fn prepared(name: &str) -> String {
 }
 
 #[test]
-fn the_web_ui_shows_the_pending_request() {
+fn the_web_ui_shows_the_pending_request_and_then_the_answer() {
     run(async {
         let chromium = prepared("MANDATE_CHROMIUM");
         prepared("MANDATE_NODE_MODULES");
@@ -22,12 +22,15 @@ fn the_web_ui_shows_the_pending_request() {
         let page = scenario.server.page(&scenario.name, scenario.describe().await.run_id());
         let script = workspace_folder().join("tests/node/waiting-run.mjs");
         let shot = scenario.path("page.png");
-        let text = format!("Request {request}");
-        let arguments = ["node", script.to_str().unwrap(), &page, &text, shot.to_str().unwrap()];
         let folder = workspace_folder().join("tests/node");
-        let said = say(Path::new("/usr/bin/env"), &arguments, &[("MANDATE_CHROMIUM", &chromium)], &folder).await;
-        assert_eq!(said.code, 0, "{said:?}");
+        let shows = async |text: &str, tab: &str| {
+            let arguments = ["node", script.to_str().unwrap(), &page, text, shot.to_str().unwrap(), tab];
+            let said = say(Path::new("/usr/bin/env"), &arguments, &[("MANDATE_CHROMIUM", &chromium)], &folder).await;
+            assert_eq!(said.code, 0, "{said:?}");
+        };
+        shows(&format!("Request {request}"), "User Metadata").await;
         scenario.approve(&request, "bo@acme.example").await;
-        scenario.answer().await;
+        let result = scenario.result().await;
+        shows(result["answer"]["text"].as_str().unwrap(), "History").await;
     });
 }

@@ -1,6 +1,8 @@
 // Opens a page of Temporal's Web UI in headless Chromium and waits until a text stands on it.
 //
-//   node waiting-run.mjs URL TEXT SCREENSHOT.png
+//   node waiting-run.mjs URL TEXT SCREENSHOT.png [TAB]
+//
+// TAB is the tab of a workflow's page to look at, `User Metadata` or `History`.
 //
 // Exit code 0 and {"found":true,...} on stdout if the text appeared within the deadline; 1 otherwise. The screenshot
 // is written in both cases. MANDATE_CHROMIUM names the browser. Waits for text, never for an idle network: the Web
@@ -12,10 +14,10 @@ import puppeteer from "puppeteer-core";
 
 const DEADLINE_MS = 60_000;
 const POLL_MS = 250;
-const [url, text, screenshot] = process.argv.slice(2);
+const [url, text, screenshot, tabName = "User Metadata"] = process.argv.slice(2);
 const executablePath = process.env.MANDATE_CHROMIUM;
 if (!url || !text || !screenshot || !executablePath) {
-  console.error("usage: MANDATE_CHROMIUM=PROGRAM node waiting-run.mjs URL TEXT SCREENSHOT.png");
+  console.error("usage: MANDATE_CHROMIUM=PROGRAM node waiting-run.mjs URL TEXT SCREENSHOT.png [TAB]");
   process.exit(2);
 }
 
@@ -36,10 +38,12 @@ try {
     // Summary, details and current details are on a tab of their own, rendered as Markdown in frames.
     const deadline = Date.now() + DEADLINE_MS;
     while (!found && Date.now() < deadline) {
-      await page.evaluate(() => {
-        const tab = [...document.querySelectorAll("a, button")].find((tab) => /^\s*User Metadata\s*$/.test(tab.textContent));
-        if (tab && !location.pathname.endsWith("/user-metadata")) tab.click();
-      });
+      // A tab's text ends in a count, as in "History 38".
+      await page.evaluate((name) => {
+        const place = `/${name.toLowerCase().replace(" ", "-")}`;
+        const tab = [...document.querySelectorAll("a, button")].find((tab) => tab.textContent.trim().startsWith(name));
+        if (tab && !location.pathname.endsWith(place)) tab.click();
+      }, tabName);
       for (const frame of page.frames()) {
         // A frame that is being replaced cannot be read; the next round reads its successor.
         const content = await frame.evaluate(() => document.body?.textContent ?? "").catch(() => "");

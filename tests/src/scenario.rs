@@ -16,9 +16,9 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use temporalio_client::{
-    UntypedQuery, UntypedSignal, UntypedWorkflow, UntypedWorkflowHandle, WorkflowDescribeOptions,
-    WorkflowExecutionDescription, WorkflowExecutionStatus, WorkflowFetchHistoryOptions, WorkflowHistory,
-    WorkflowQueryOptions, WorkflowSignalOptions,
+    NamespacedClient as _, UntypedQuery, UntypedSignal, UntypedWorkflow, UntypedWorkflowHandle,
+    WorkflowDescribeOptions, WorkflowExecutionDescription, WorkflowExecutionInfo, WorkflowExecutionStatus,
+    WorkflowFetchHistoryOptions, WorkflowHistory, WorkflowQueryOptions, WorkflowSignalOptions,
 };
 use temporalio_common::{data_converters::RawValue, protos::temporal::api::common::v1::Payload};
 
@@ -358,10 +358,25 @@ impl Scenario {
     /// Stores the history as an example of a behaviour, where `UPDATE_HISTORIES` is set. Names of machines and processes
     /// are left out.
     pub async fn store_history(&self, behaviour: &str) {
+        self.store(self.raw_history(), behaviour).await;
+    }
+
+    /// The same for an execution that is not the newest of its run.
+    pub async fn store_execution(&self, run_id: &str, behaviour: &str) {
+        let execution = WorkflowExecutionInfo::builder()
+            .namespace(self.server.client.namespace())
+            .workflow_id(&self.name)
+            .run_id(run_id)
+            .build();
+        let handle = execution.bind_untyped(self.server.client.clone());
+        self.store(handle.fetch_history(WorkflowFetchHistoryOptions::default()), behaviour).await;
+    }
+
+    async fn store(&self, history: WorkflowHistory, behaviour: &str) {
         if std::env::var_os("UPDATE_HISTORIES").is_none() {
             return;
         }
-        let json = self.raw_history().to_json().await.expect("JSON");
+        let json = history.to_json().await.expect("JSON");
         let mut history: Value = serde_json::from_slice(&json).expect("JSON");
         let host = fs::read_to_string("/proc/sys/kernel/hostname").expect("the machine's name");
         anonymous(&mut history, host.trim());
