@@ -26,7 +26,7 @@ fn messages_that_say_nothing_leave_the_run_unharmed() {
         })
         .await;
         assert_eq!(status.state, "AwaitingApproval");
-        assert!(scenario.details().await.contains("5 message(s) refused"));
+        assert!(scenario.details().await.contains("5 message(s) did not count"));
         scenario.approve(&request, "bo@acme.example").await;
         assert!(scenario.answer().await.contains("500.00 EUR"));
         let refused = scenario.records_where(|body| matches!(body, RecordBody::MessagesRefused { .. })).await;

@@ -134,7 +134,9 @@ fn an_idempotent_tool_is_called_again_with_the_same_key() {
     run(async {
         let scenario = Scenario::new("frozen-idempotent").await;
         registered_as(&scenario, "read_only = false\nidempotent = true");
-        two_attempts(&scenario, Held::BeforePayment, async || paid(&scenario).await).await;
+        // The first worker stays frozen until the second call was received: else its answer may settle the effect first.
+        let twice = async || (scenario.refund_calls().await.len() >= 2).then_some(());
+        two_attempts(&scenario, Held::BeforePayment, twice).await;
         completes_once(&scenario).await;
         let keys: Vec<_> = scenario.refund_calls().await.into_iter().map(|call| call.key).collect();
         assert!(keys.len() >= 2 && keys[0].is_some(), "it is called again: {keys:?}");
