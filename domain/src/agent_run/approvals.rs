@@ -333,6 +333,8 @@ impl AgentRun {
         let reason = format!("the decision could not be recorded and does not count: {}", failure.detail());
         reply(reviewing.ticket, Answer::Refused { reason }, commands);
         self.begin_stop(Stop::after(failure), commands);
+        // A run that was ending already, by its answer, may hold decisions that nothing will review now.
+        self.refuse_what_waits(commands);
         Ok(())
     }
 

@@ -56,14 +56,19 @@ impl AgentRun {
         };
         self.stop = Some(Stop { waits_for_effect, ..stop });
         self.phase = Phase::Stopping;
+        self.refuse_what_waits(commands);
+        self.abandon_waiting_calls();
+        if !self.nothing_under_way() {
+            commands.push(Command::CancelEffects);
+        }
+    }
+
+    /// Requests and decisions that still wait come to nothing, and whoever sent one is told.
+    pub(super) fn refuse_what_waits(&mut self, commands: &mut Vec<Command>) {
         for ticket in self.approvals.withdraw(commands) {
             let reason = "the run is ending".to_owned();
             self.refuse_message(reason.clone());
             commands.push(Command::Reply { ticket, answer: Answer::Refused { reason } });
-        }
-        self.abandon_waiting_calls();
-        if !self.nothing_under_way() {
-            commands.push(Command::CancelEffects);
         }
     }
 

@@ -143,7 +143,8 @@ impl World {
                 Command::Finish(result) => {
                     assert!(self.finished.is_none() && self.under_way.is_empty(), "nothing is left behind");
                     assert!(self.closed == 1 || !self.opened, "closed once");
-                    assert!(self.timers.is_empty() && self.replies_owed.is_empty());
+                    assert!(self.timers.is_empty(), "a timer is left: {:?} {:#?}", self.timers, self.run);
+                    assert!(self.replies_owed.is_empty(), "an answer is owed: {:?} {:#?}", self.replies_owed, self.run);
                     assert!(result.state.is_terminal());
                     self.finished = Some(*result);
                 }
