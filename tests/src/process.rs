@@ -32,6 +32,9 @@ kill "$watcher"
 exit "$status"
 "#;
 
+/// How much of a program's log a failed test shows.
+const SHOWN_LINES: usize = 80;
+
 /// A running program.
 #[derive(Debug)]
 pub struct Process {
@@ -97,6 +100,18 @@ impl Process {
     pub async fn stop(mut self) -> i32 {
         self.signal(Signal::SIGTERM);
         self.wait().await
+    }
+}
+
+/// A test that fails shows the end of what its programs said.
+impl Drop for Process {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let (log, ended) = (self.log(), self.ended());
+            let lines: Vec<&str> = log.lines().collect();
+            let end = lines[lines.len().saturating_sub(SHOWN_LINES)..].join("\n");
+            eprintln!("--- the end of {}, ended: {ended:?} ---\n{end}\n---", self.log.display());
+        }
     }
 }
 
