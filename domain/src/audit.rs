@@ -4,11 +4,13 @@
 //! record breaks the chain from there on. The closing record names the run's state, and the workflow result carries
 //! count and head, so a cut-off tail shows as well. Records hold digests and addresses, never content or secrets.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Address, AgentName, Digest, EndReason, ModelName, PersonId, PolicyId, RefusalKind, RequestId, Resolution, RunChain,
-    RunState, StoreId, ToolCallId, Usage, Verdict, approval::Gate, canonical,
+    Address, AgentName, DataClass, Digest, EndReason, ModelName, PersonId, PolicyId, RefusalKind, RequestId,
+    Resolution, RunChain, RunState, StoreId, ToolCallId, Usage, Verdict, approval::Gate, canonical,
 };
 
 pub mod verify;
@@ -171,6 +173,9 @@ pub enum RecordBody {
         outcome: DecisionOutcome,
         /// The policies that determined it.
         policies: Vec<PolicyId>,
+        /// The gates that were open: what people had approved when it was decided.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        approved: Vec<PolicyId>,
         /// The bundle.
         bundle: Digest,
         /// In a sentence.
@@ -202,6 +207,12 @@ pub enum RecordBody {
         /// The approvals that were consumed.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         approvals: Vec<RequestId>,
+        /// The arguments that the registry names as amounts: what sums over the run are made of.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        amounts: BTreeMap<String, i64>,
+        /// What the registry says that one call costs, in millionths of the organisation's currency.
+        #[serde(default, skip_serializing_if = "crate::model::is_zero")]
+        cost_micros: u64,
     },
     /// What came of an effect: the first outcome, which counts.
     Outcome {
@@ -218,6 +229,12 @@ pub enum RecordBody {
         /// Tokens, for a model call.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         usage: Option<Usage>,
+        /// Data classes that the model is shown of it.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        classes: Vec<DataClass>,
+        /// Data classes that were masked.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        withheld: Vec<DataClass>,
         /// How long it took, in milliseconds.
         duration_ms: u64,
     },

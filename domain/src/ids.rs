@@ -17,7 +17,7 @@ pub struct ParseIdError {
 /// Longest text an error repeats, in characters. Foreign text in messages is bounded.
 const SHOWN_CHARS_MAX: usize = 80;
 
-fn refused(kind: &'static str, text: &str, rule: &'static str) -> ParseIdError {
+pub(crate) fn refused(kind: &'static str, text: &str, rule: &'static str) -> ParseIdError {
     let shown = text.chars().filter(|c| !c.is_control()).take(SHOWN_CHARS_MAX).collect();
     ParseIdError { kind, text: shown, rule }
 }
@@ -109,6 +109,16 @@ name_type!(
     ModelName, "model name", "use lower-case letters, digits and hyphens, at most 64 bytes", is_slug
 );
 name_type!(
+    /// Who receives what a model is told: the host of the provider's base URL, `api.openai.com`, or `scripted`.
+    ProviderName, "provider name", "it is a host name in lower case, with a port if one is needed",
+    |text| !text.is_empty() && text.len() <= 253
+        && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '-' | ':' | '[' | ']'))
+);
+name_type!(
+    /// Class of data, `contact`: what policies say who may see.
+    DataClass, "data class", "use lower-case letters, digits and hyphens, at most 64 bytes", is_slug
+);
+name_type!(
     /// The identity of a person or a service, as the organisation writes it: `ana@acme.example`.
     PersonId, "person", "it must not be empty, longer than 1000 bytes or contain control characters", is_plain
 );
@@ -160,6 +170,20 @@ impl AgentName {
     #[must_use]
     pub fn tenant(&self) -> &str {
         self.0.split('/').next().unwrap_or_default()
+    }
+
+    /// The unit with its tenant: the part before the last slash, `acme/support`.
+    #[must_use]
+    pub fn unit(&self) -> &str {
+        self.0.rsplit_once('/').map_or(self.0.as_str(), |(unit, _)| unit)
+    }
+}
+
+impl DataClass {
+    /// The class of every field that the registry gives none.
+    #[must_use]
+    pub fn unclassified() -> Self {
+        Self("unclassified".to_owned())
     }
 }
 

@@ -3,16 +3,18 @@
 //!
 //! Reading order: [`agent`] (what a run is asked and answers), [`agent_run`] (the run as a state machine),
 //! [`tool`] and [`model`] (what it calls), [`policy`] (what it may call), [`approval`] (who else decides),
-//! [`audit`] (what is recorded), [`ids`] and [`canonical`] (names and digests).
+//! [`quarantine`] (what nothing may touch), [`audit`] (what is recorded), [`facts`] (what the records sum up to), [`ids`] and [`canonical`] (names and digests).
 
 pub mod agent;
 pub mod agent_run;
 pub mod approval;
 pub mod audit;
 pub mod canonical;
+pub mod facts;
 pub mod ids;
 pub mod model;
 pub mod policy;
+pub mod quarantine;
 pub mod render;
 pub mod tool;
 
@@ -23,11 +25,13 @@ pub use agent_run::AgentRun;
 pub use approval::{ApprovalDecision, ApprovalRequest, Gate, Resolution, Review, Verdict};
 pub use audit::{AuditRecord, ChainHead, DecisionOutcome, EffectId, KnownBy, Origin, Proof, RecordBody, Who};
 pub use canonical::AddressKey;
+pub use facts::RunFacts;
 pub use ids::{
-    Address, AgentName, Digest, GroupName, ModelName, ParseIdError, PersonId, PolicyId, RequestId, RunChain,
-    ServerName, StoreId, ToolCallId, ToolName,
+    Address, AgentName, DataClass, Digest, GroupName, ModelName, ParseIdError, PersonId, PolicyId, ProviderName,
+    RequestId, RunChain, ServerName, StoreId, ToolCallId, ToolName,
 };
 pub use model::{
     Arguments, CallSummary, Content, Message, ModelReply, ModelRequest, ModelTurn, OfferedTool, ProposedCall, Usage,
 };
+pub use quarantine::{QuarantineTarget, Quarantined};
 pub use tool::{BuiltinTool, Recovery, Refusal, RefusalKind, ToolCallOutcome, ToolDefinition, ToolReach};

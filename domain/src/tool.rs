@@ -1,9 +1,11 @@
 //! Tools: how the registry describes one, and what a call of one comes to.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{ApprovalRequest, Content, Digest, PersonId, PolicyId, ServerName, ToolName, canonical};
+use crate::{ApprovalRequest, Content, Digest, PersonId, PolicyId, ServerName, ToolName, canonical, policy};
 
 pub mod arguments;
 
@@ -35,6 +37,12 @@ pub struct ToolDefinition {
     pub settles_within_secs: Option<u64>,
     /// Longest time one call may take, in seconds.
     pub timeout_secs: u64,
+    /// What one call costs, in millionths of the organisation's currency.
+    #[serde(default, skip_serializing_if = "crate::model::is_zero")]
+    pub cost_micros: u64,
+    /// Required integer arguments whose sums over a run policies may limit.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub amounts: Vec<String>,
     /// JSON Schema of the arguments. The tool server's own schema must allow the same.
     pub input_schema: Value,
     /// How it is reached.
@@ -91,6 +99,16 @@ impl ToolDefinition {
     /// When the input schema has no canonical form.
     pub fn digest(&self) -> Result<Digest, canonical::CanonicalError> {
         canonical::digest(self)
+    }
+
+    /// The amounts of a call, by name. What is no integer counts as the largest: no limit lets it pass.
+    #[must_use]
+    pub fn amounts_of(&self, arguments: &serde_json::Map<String, Value>) -> BTreeMap<String, i64> {
+        let amount = |name: &String| {
+            let value = arguments.get(name).unwrap_or(&Value::Null);
+            (name.clone(), policy::shape::long(value, name).unwrap_or(i64::MAX))
+        };
+        self.amounts.iter().map(amount).collect()
     }
 
     /// What may be done about a call that was sent and not answered.

@@ -4,23 +4,41 @@ use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use cedar_policy::{EntityTypeName, Policy, PolicySet, Schema, ValidationError, ValidationMode, Validator};
 use miette::{Diagnostic, SourceSpan};
-use serde_json::Value;
+use serde::{Deserialize, Serialize};
 
 pub use super::error::{LoadPolicyError, Location, PolicyProblem};
 use super::{
-    PolicyDecision, PolicyRequest, engine,
-    gate::{self, Groups, Rule},
-    schema::{self, RecordShape, Unmapped},
+    error::did_you_mean,
+    gate::{self, Rule},
+    lint,
+    registry::Registry,
+    schema,
+    shape::{self, RecordShape, Unmapped},
 };
-use crate::{Digest, GroupName, PersonId, ToolDefinition, ToolName, canonical};
+use crate::{Digest, PolicyId, ToolName, canonical};
 
 /// One file of policies.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PolicySource {
     /// Its path, as messages show it.
     pub path: String,
     /// Its text.
     pub text: String,
+    /// The part of the organisation that it speaks for.
+    #[serde(default)]
+    pub scope: PolicyScope,
+}
+
+/// Whom the policies of a file bind.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PolicyScope {
+    /// Everybody: a file of the shared folder.
+    #[default]
+    Everybody,
+    /// One tenant, unit or agent, by name: `acme`, `acme/support`, `acme/support/refunds`. It may only forbid, and only
+    /// to its own.
+    Below(String),
 }
 
 /// Policies that passed every check, with the schema they were checked against.
@@ -28,17 +46,13 @@ pub struct PolicyBundle {
     digest: Digest,
     schema_text: String,
     unmapped: Vec<Unmapped>,
+    sources: Vec<PolicySource>,
+    registry: Registry,
     pub(super) schema: Schema,
     pub(super) policies: PolicySet,
     pub(super) rules: BTreeMap<String, Rule>,
-    pub(super) tools: BTreeMap<ToolName, KnownTool>,
+    pub(super) records: BTreeMap<ToolName, RecordShape>,
     pub(super) types: EntityTypes,
-}
-
-/// A tool as the bundle knows it.
-pub(super) struct KnownTool {
-    pub(super) record: RecordShape,
-    pub(super) input_schema: Value,
 }
 
 /// The names of the entity types.
@@ -47,8 +61,14 @@ pub(super) struct EntityTypes {
     pub(super) unit: EntityTypeName,
     pub(super) agent: EntityTypeName,
     pub(super) user: EntityTypeName,
+    pub(super) group: EntityTypeName,
+    pub(super) provider: EntityTypeName,
     pub(super) model: EntityTypeName,
+    pub(super) tool_server: EntityTypeName,
     pub(super) tool: EntityTypeName,
+    pub(super) bundle: EntityTypeName,
+    pub(super) audience: EntityTypeName,
+    pub(super) data_class: EntityTypeName,
     pub(super) action: EntityTypeName,
 }
 
@@ -62,29 +82,22 @@ impl fmt::Debug for PolicyBundle {
 }
 
 impl PolicyBundle {
-    /// Loads policies against the registered tools and the configured groups.
+    /// Loads policies against what is configured.
     ///
     /// # Errors
     /// Everything that is wrong in all files, in the order of files and lines.
-    pub fn load(
-        sources: &[PolicySource],
-        tools: &BTreeMap<ToolName, ToolDefinition>,
-        groups: &BTreeMap<GroupName, Vec<PersonId>>,
-    ) -> Result<Self, Vec<LoadPolicyError>> {
-        let (known, unmapped) = known_tools(tools);
-        let records = known.iter().map(|(name, tool)| (name.clone(), tool.record.clone())).collect();
-        let schema_text = schema::schema_text(&records);
-        let registry = |problem| vec![LoadPolicyError::new("the tool registry", "", None, problem)];
-        if let Some(name) =
-            ["call_tool", "invoke_model"].into_iter().find(|name| known.keys().any(|k| k.as_str() == *name))
-        {
-            return Err(registry(PolicyProblem::ReservedToolName(name.to_owned())));
+    pub fn load(sources: &[PolicySource], registry: &Registry) -> Result<Self, Vec<LoadPolicyError>> {
+        let (records, unmapped) = records(registry);
+        let schema_text = schema::schema_text(registry, &records);
+        let whole = |problem| vec![LoadPolicyError::new("the tool registry", "", None, problem)];
+        if let Some(name) = schema::ACTIONS.into_iter().find(|name| records.keys().any(|tool| tool.as_str() == *name)) {
+            return Err(whole(PolicyProblem::ReservedToolName(name.to_owned())));
         }
-        let schema = Schema::from_str(&schema_text).map_err(|e| registry(PolicyProblem::NoSchema(e.to_string())))?;
-        let types = EntityTypes::new().map_err(|e| registry(PolicyProblem::NoSchema(e)))?;
+        let schema = Schema::from_str(&schema_text).map_err(|e| whole(PolicyProblem::NoSchema(one_line(&e))))?;
+        let types = EntityTypes::new().map_err(|e| whole(PolicyProblem::NoSchema(e)))?;
         let mut loader = Loader {
             sources,
-            groups,
+            registry,
             policies: PolicySet::new(),
             rules: BTreeMap::new(),
             places: BTreeMap::new(),
@@ -93,11 +106,12 @@ impl PolicyBundle {
         loader.read_all();
         loader.validate(&schema);
         let (policies, rules) = loader.finish()?;
-        let digest = digest_of(&schema_text, &policies);
-        Ok(Self { digest, schema_text, unmapped, schema, policies, rules, tools: known, types })
+        let digest = digest_of(&schema_text, &policies, registry);
+        let (sources, registry) = (sources.to_vec(), registry.clone());
+        Ok(Self { digest, schema_text, unmapped, sources, registry, schema, policies, rules, records, types })
     }
 
-    /// SHA-256 over the generated schema and the policies, sorted by id.
+    /// SHA-256 over the generated schema, the policies, sorted by id, and the members of the groups.
     #[must_use]
     pub fn digest(&self) -> &Digest {
         &self.digest
@@ -115,10 +129,21 @@ impl PolicyBundle {
         &self.unmapped
     }
 
-    /// Decides. Pure, and never an error: what cannot be judged is denied, with the reason.
+    /// The files it was loaded from.
     #[must_use]
-    pub fn decide(&self, request: &PolicyRequest<'_>) -> PolicyDecision {
-        engine::decide(self, request)
+    pub fn sources(&self) -> &[PolicySource] {
+        &self.sources
+    }
+
+    /// What it was loaded against and judges by.
+    #[must_use]
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// Ids of its policies with their `@reason`, in the order of the ids.
+    pub fn policies(&self) -> impl Iterator<Item = (&PolicyId, Option<&str>)> {
+        self.rules.values().map(|rule| (&rule.id, rule.reason.as_deref()))
     }
 }
 
@@ -131,32 +156,42 @@ impl EntityTypes {
             unit: name("Unit")?,
             agent: name("Agent")?,
             user: name("User")?,
+            group: name("Group")?,
+            provider: name("Provider")?,
             model: name("Model")?,
+            tool_server: name("ToolServer")?,
             tool: name("Tool")?,
+            bundle: name("Bundle")?,
+            audience: name("Audience")?,
+            data_class: name("DataClass")?,
             action: name("Action")?,
         })
     }
 }
 
-fn known_tools(tools: &BTreeMap<ToolName, ToolDefinition>) -> (BTreeMap<ToolName, KnownTool>, Vec<Unmapped>) {
+fn records(registry: &Registry) -> (BTreeMap<ToolName, RecordShape>, Vec<Unmapped>) {
     let mut all_unmapped = Vec::new();
-    let mut known = BTreeMap::new();
-    for (name, tool) in tools {
-        let (record, unmapped) = schema::input_record(tool);
+    let mut records = BTreeMap::new();
+    for (name, tool) in &registry.tools {
+        let (record, unmapped) = shape::input_record(tool);
         all_unmapped.extend(unmapped);
-        known.insert(name.clone(), KnownTool { record, input_schema: tool.input_schema.clone() });
+        records.insert(name.clone(), record);
     }
     all_unmapped.sort_by(|a, b| (&a.tool, &a.pointer).cmp(&(&b.tool, &b.pointer)));
-    (known, all_unmapped)
+    (records, all_unmapped)
 }
 
-fn digest_of(schema_text: &str, policies: &PolicySet) -> Digest {
+fn digest_of(schema_text: &str, policies: &PolicySet, registry: &Registry) -> Digest {
     let mut texts: Vec<(String, String)> =
         policies.policies().map(|policy| (policy.id().to_string(), policy.to_cedar().unwrap_or_default())).collect();
     texts.sort();
     let mut whole = schema_text.to_owned();
-    for (_, text) in texts {
-        // A zero byte stands in no schema and no policy, so two bundles never run together into one text.
+    let members = |(group, people): (&crate::GroupName, &Vec<crate::PersonId>)| {
+        let people: Vec<_> = people.iter().map(crate::PersonId::as_str).collect();
+        format!("{group}\n{}", people.join("\n"))
+    };
+    for text in texts.into_iter().map(|(_, text)| text).chain(registry.groups.iter().map(members)) {
+        // A zero byte stands in no schema, policy or name, so two bundles never run together into one text.
         whole.push('\0');
         whole.push_str(&text);
     }
@@ -165,7 +200,7 @@ fn digest_of(schema_text: &str, policies: &PolicySet) -> Digest {
 
 struct Loader<'a> {
     sources: &'a [PolicySource],
-    groups: &'a Groups,
+    registry: &'a Registry,
     policies: PolicySet,
     rules: BTreeMap<String, Rule>,
     /// Source and position of each policy, by the id it has in `policies`.
@@ -196,7 +231,10 @@ impl<'a> Loader<'a> {
         let mut policies: Vec<&Policy> = set.policies().collect();
         policies.sort_by_key(|policy| gate::span_of(policy).map(|span| span.offset()));
         for policy in policies {
-            match gate::read(policy, self.groups) {
+            for flaw in lint::flaws(policy, &source.scope, self.registry) {
+                self.report(source, flaw.place(source), flaw.problem, flaw.help);
+            }
+            match gate::read(policy, &self.registry.groups) {
                 Ok(rule) => self.add(source, policy, Some(rule)),
                 Err(flaws) => {
                     for flaw in flaws {
@@ -241,7 +279,17 @@ impl<'a> Loader<'a> {
             self.errors.push(LoadPolicyError::new(id, "", None, problem));
             return;
         };
-        self.report(source, first_span(error).or(at), PolicyProblem::Invalid(one_line(&error)), help_of(error));
+        let help = self.meant_action(error).or_else(|| help_of(error));
+        self.report(source, first_span(error).or(at), PolicyProblem::Invalid(one_line(&error)), help);
+    }
+
+    /// Cedar's own suggestion for an action looks at the whole `Mandate::Action::"…"`, which is mostly alike.
+    fn meant_action(&self, error: &ValidationError) -> Option<String> {
+        let ValidationError::UnrecognizedActionId(_) = error else { return None };
+        let message = error.to_string();
+        let (_, written) = message.split_once("Mandate::Action::\"")?;
+        let known = self.registry.tools.keys().map(ToolName::as_str).chain(schema::ACTIONS);
+        did_you_mean(written.split('"').next()?, known)
     }
 
     fn report(

@@ -109,6 +109,26 @@ pub enum PolicyProblem {
     /// It is no duration that can be used.
     #[error("`@expires` is `{0}`; it is an ISO 8601 duration from PT1S to P30D, such as PT24H")]
     BadExpires(String),
+    /// What a policy names has to be there, or it would silently match nothing.
+    #[error("`Mandate::{kind}::\"{id}\"` is not configured")]
+    UnknownEntity {
+        /// The entity type.
+        kind: String,
+        /// The name.
+        id: String,
+    },
+    /// An overflow is an evaluation error, and an evaluation error denies.
+    #[error("the sum may overflow when it is evaluated")]
+    MayOverflow,
+    /// An evaluation error denies.
+    #[error("`{0}` can fail when it is evaluated")]
+    MayFail(String),
+    /// Authority is given in the shared folder alone.
+    #[error("a policy of `{0}` may only forbid: authority is given in the shared folder")]
+    PermitBelow(String),
+    /// A file of one part of the organisation binds no other part.
+    #[error("a policy of `{0}` has to name it as its principal")]
+    OutsideScope(String),
     /// The tool's name is an action of its own.
     #[error("a tool may not be called `{0}`: policies use that name for an action")]
     ReservedToolName(String),

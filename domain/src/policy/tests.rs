@@ -7,9 +7,13 @@ use serde_json::{Map, Value, json};
 
 use super::*;
 use crate::{
-    BuiltinTool, GroupName, ToolName, ToolReach,
+    BuiltinTool, GroupName, ProviderName, ToolName, ToolReach,
     approval::{Gate, Party},
 };
+
+mod facts;
+mod lint;
+mod people;
 
 const REFUNDS: &str = r#"
 @id("tools.read") @reason("Read-only tools inside the company boundary need no approval")
@@ -34,9 +38,9 @@ when { context.input has note } unless { context.approved.contains("refund.noted
 forbid (principal, action == Mandate::Action::"payments.refund", resource)
 when { context.input.amount_cents > 500000 };
 
-@id("refund.odd") @reason("Overflows on huge amounts")
+@id("refund.bonus") @reason("Bonus and amount together stay below EUR 6,000")
 forbid (principal, action == Mandate::Action::"payments.refund", resource)
-when { context.input has bonus_cents && context.input.amount_cents + context.input.bonus_cents > 500000 };
+when { context.input has bonus_cents && context.input.amount_cents + context.input.bonus_cents > 600000 };
 
 @id("price.high") @reason("Prices from 10.50 are set by people")
 forbid (principal, action == Mandate::Action::"shop.price", resource)
@@ -62,6 +66,8 @@ fn tool(name: &str, read_only: bool, input_schema: Value) -> ToolDefinition {
         check: None,
         settles_within_secs: None,
         timeout_secs: 10,
+        cost_micros: 0,
+        amounts: vec![],
         input_schema,
         reach: ToolReach::Builtin { tool: BuiltinTool::CurrentTime },
     }
@@ -102,12 +108,26 @@ fn groups() -> BTreeMap<GroupName, Vec<PersonId>> {
     .collect()
 }
 
+fn registry() -> Registry {
+    let model = |name: &str, provider: &str| (ModelName::parse(name).unwrap(), ProviderName::parse(provider).unwrap());
+    let mut tools = tools();
+    tools.get_mut(&ToolName::parse("payments.refund").unwrap()).unwrap().amounts = vec!["amount_cents".into()];
+    Registry {
+        tools,
+        groups: groups(),
+        models: [model("support", "scripted"), model("other", "api.example.com")].into(),
+        agents: [AgentName::parse("acme/support/refunds").unwrap(), AgentName::parse("acme/sales/offers").unwrap()]
+            .into(),
+        data_classes: [(DataClass::parse("contact").unwrap(), "names and addresses".into())].into(),
+    }
+}
+
 fn source(path: &str, text: &str) -> PolicySource {
-    PolicySource { path: path.to_owned(), text: text.to_owned() }
+    PolicySource { path: path.to_owned(), text: text.to_owned(), scope: PolicyScope::Everybody }
 }
 
 fn load(text: &str) -> Result<PolicyBundle, Vec<LoadPolicyError>> {
-    PolicyBundle::load(&[source("policies/refunds.cedar", text)], &tools(), &groups())
+    PolicyBundle::load(&[source("policies/refunds.cedar", text)], &registry())
 }
 
 fn bundle(text: &str) -> PolicyBundle {
@@ -117,7 +137,7 @@ fn bundle(text: &str) -> PolicyBundle {
 /// Asks for a tool call, or with the tool `model:<name>` for a model call.
 fn ask(bundle: &PolicyBundle, target: &str, arguments: &Value, approved: &BTreeSet<PolicyId>) -> PolicyDecision {
     let model = target.strip_prefix("model:").map(|name| ModelName::parse(name).unwrap());
-    let tools = tools();
+    let tools = registry().tools;
     let unregistered = tool("not.registered", true, json!({}));
     let arguments = arguments.as_object().cloned().unwrap_or_else(Map::new);
     let action = match &model {
@@ -133,6 +153,7 @@ fn ask(bundle: &PolicyBundle, target: &str, arguments: &Value, approved: &BTreeS
         on_behalf_of: &PersonId::parse("ana@acme.example").unwrap(),
         workflow_id: "refund-\"o1\"",
         action,
+        facts: &RunFacts::default(),
         approved,
     })
 }
@@ -219,7 +240,7 @@ fn what_cannot_be_judged_is_denied_with_the_reason() {
     let bundle = bundle(REFUNDS);
     let price =
         |price: Value| json!({ "price": price, "tags": ["sale"], "odd name \"x\"": { "inner": true }, "free": [1] });
-    let overflow = with(with(refund(i64::MAX), "bonus_cents", json!(1)), "order_id", json!("o1"));
+    let huge = with(refund(i64::MAX), "bonus_cents", json!(1));
     for (target, arguments, expect) in [
         ("shop.price", price(json!(10.4999)), "allow [price.base]"),
         ("shop.price", price(json!(-0.5)), "allow [price.base]"),
@@ -240,7 +261,8 @@ fn what_cannot_be_judged_is_denied_with_the_reason() {
             "deny [] argument `/amount_cents` is too large",
         ),
         ("payments.refund", json!({ "order_id": "o1" }), "deny [] the request does not fit the policy schema"),
-        ("payments.refund", overflow, "deny [] policy `refund.odd` could not be evaluated"),
+        ("payments.refund", huge, "deny [] argument `/amount_cents` is too large a number"),
+        ("payments.refund", with(refund(1), "bonus_cents", json!(9_007_199_254_740_992_i64)), "deny [refund.bonus]"),
         ("not.registered", json!({}), "deny [] tool `not.registered` is not known to the policies in force"),
     ] {
         let decision = ask(&bundle, target, &arguments, &approved(&[]));
@@ -382,7 +404,7 @@ fn all_errors_of_all_files_are_reported_in_order() {
         source("a.cedar", "@id(\"x\") permit (principal, action, resource);\nnonsense"),
         source("c.cedar", "@id(\"x\") @no(\"\") permit (principal, action, resource) when { context.nothing };"),
     ];
-    let errors = PolicyBundle::load(&sources, &tools(), &groups()).unwrap_err();
+    let errors = PolicyBundle::load(&sources, &registry()).unwrap_err();
     let paths: Vec<_> = errors.iter().map(|error| error.location().path.as_str()).collect();
     assert!(paths.is_sorted() && paths.contains(&"a.cedar") && paths.contains(&"b.cedar"), "{paths:?}");
     assert!(paths.iter().filter(|path| **path == "c.cedar").count() >= 2, "{errors:?}");
@@ -391,7 +413,8 @@ fn all_errors_of_all_files_are_reported_in_order() {
 #[test]
 fn a_tool_may_not_take_the_name_of_an_action() {
     let tool = tool("call_tool", true, json!({}));
-    let errors = PolicyBundle::load(&[], &[(tool.name.clone(), tool)].into(), &groups()).unwrap_err();
+    let errors =
+        PolicyBundle::load(&[], &Registry { tools: [(tool.name.clone(), tool)].into(), ..registry() }).unwrap_err();
     assert_eq!(
         errors[0].to_string(),
         "the tool registry: a tool may not be called `call_tool`: policies use that name for an action"
@@ -402,7 +425,7 @@ fn a_tool_may_not_take_the_name_of_an_action() {
 fn the_digest_is_that_of_schema_and_policies_whatever_their_order() {
     let a = source("a.cedar", "@id(\"a\") permit (principal, action, resource);");
     let b = source("b.cedar", "@id(\"b\") forbid (principal, action, resource) when { 1 == 2 };");
-    let digest = |sources: &[PolicySource]| PolicyBundle::load(sources, &tools(), &groups()).unwrap().digest().clone();
+    let digest = |sources: &[PolicySource]| PolicyBundle::load(sources, &registry()).unwrap().digest().clone();
     assert_eq!(digest(&[a.clone(), b.clone()]), digest(&[b.clone(), a.clone()]));
     assert_ne!(digest(&[a.clone(), b.clone()]), digest(std::slice::from_ref(&a)));
     let reason = source("a.cedar", "@id(\"a\") @reason(\"r\") permit (principal, action, resource);");

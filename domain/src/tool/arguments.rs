@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use jsonschema::{PatternOptions, Validator};
 use serde_json::{Map, Value};
 
-use crate::{canonical, policy::schema::escape_pointer};
+use crate::{canonical, policy::shape::escape_pointer};
 
 /// Problems that one message lists.
 const PROBLEMS_MAX: usize = 5;

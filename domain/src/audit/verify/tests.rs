@@ -2,6 +2,8 @@
 
 use proptest::prelude::*;
 
+use std::collections::BTreeMap;
+
 use super::*;
 use crate::{
     Address, AgentName, ModelName, Origin, PersonId, PolicyId, Proof, RequestId, Resolution, RunState, StoreId,
@@ -48,6 +50,7 @@ fn opened() -> RecordBody {
 
 fn decision(effect: EffectId, outcome: DecisionOutcome) -> RecordBody {
     RecordBody::Decision {
+        approved: vec![],
         effect,
         target: "payments.refund".into(),
         input: address(5),
@@ -63,11 +66,29 @@ fn allow(effect: EffectId) -> RecordBody {
 }
 
 fn intent(effect: EffectId, epoch: u32) -> RecordBody {
-    RecordBody::Intent { effect, target: "payments.refund".into(), input: address(5), epoch, approvals: vec![] }
+    RecordBody::Intent {
+        effect,
+        target: "payments.refund".into(),
+        input: address(5),
+        epoch,
+        approvals: vec![],
+        amounts: BTreeMap::new(),
+        cost_micros: 0,
+    }
 }
 
 fn outcome_by(known_by: KnownBy, effect: EffectId, epoch: u32) -> RecordBody {
-    RecordBody::Outcome { effect, epoch, known_by, result: address(6), is_error: false, usage: None, duration_ms: 3 }
+    RecordBody::Outcome {
+        effect,
+        epoch,
+        known_by,
+        result: address(6),
+        is_error: false,
+        usage: None,
+        classes: vec![],
+        withheld: vec![],
+        duration_ms: 3,
+    }
 }
 
 fn outcome(effect: EffectId, epoch: u32) -> RecordBody {
