@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, path::PathBuf};
 
 use mandate_domain::{
-    AgentDefinition, AgentName, GroupName, ModelName, PersonId, ServerName, ToolDefinition, ToolName,
+    AgentDefinition, AgentName, GroupName, ModelName, PersonId, ProviderName, ServerName, ToolDefinition, ToolName,
     policy::PolicyBundle,
 };
 
@@ -89,6 +89,20 @@ pub enum ModelSettings {
         /// What tokens cost, if known.
         price: Option<Price>,
     },
+}
+
+impl ModelSettings {
+    /// Who receives what the model is told; none if the base URL names no host.
+    #[must_use]
+    pub fn provider(&self) -> Option<ProviderName> {
+        match self {
+            Self::Scripted { .. } => ProviderName::parse("scripted").ok(),
+            Self::OpenAi { base_url, .. } => {
+                let (_, rest) = base_url.split_once("://")?;
+                ProviderName::parse(rest.split(['/', '?', '#']).next()?.to_ascii_lowercase()).ok()
+            }
+        }
+    }
 }
 
 /// Price of tokens, in millionths of the organisation's currency for a million tokens.

@@ -14,6 +14,7 @@ use mandate_domain::{AddressKey, ChainHead, EffectId, StoreId, canonical};
 use sqlx::{Sqlite, SqlitePool, Transaction};
 
 mod effects;
+mod facts;
 mod keys;
 mod open;
 mod reads;
@@ -44,6 +45,7 @@ struct Inner {
     tenants: tenants::Tenants,
     transcripts: transcript::Cache,
     runs: reads::RunCache,
+    facts: facts::Cache,
 }
 
 impl std::fmt::Debug for Store {

@@ -8,13 +8,14 @@ use std::path::{Path, PathBuf};
 use mandate_activities::catalog::{Catalog, SecretRef};
 use mandate_domain::{
     RunLimits,
-    policy::{PolicyBundle, PolicySource},
+    policy::{PolicyBundle, Registry},
 };
 
 mod agents;
 mod folder;
 mod limits;
 mod models;
+mod policies;
 mod problems;
 mod reader;
 mod root;
@@ -84,14 +85,23 @@ fn read(problems: &Problems, folder: &Path, programs: &Path) -> Option<Config> {
     let root = root::read(problems, Folders { operating: &folder, programs })?;
     let tools = tools::read(problems, &folder, &root);
     let agents = agents::read(problems, &folder, &agents::Known { root: &root, tools: &tools });
-    let sources = read_policies(problems, &folder);
+    let sources = policies::read(problems, &folder);
     // Policies are typed by the tools: with a tool missing, each mention of it would be reported again.
     if !problems.is_empty() {
         return None;
     }
-    let policy = load_policy(problems, &sources, &tools.usable, &root)?;
     let Root { store, task_queue, limits, groups, servers, models } = root;
     let (tools, servers, models) = (tools.usable, servers.usable, models.usable);
+    let registry = Registry {
+        tools: tools.clone(),
+        models: models.iter().filter_map(|(name, model)| Some((name.clone(), model.provider()?))).collect(),
+        groups: groups.clone(),
+        agents: agents.keys().cloned().collect(),
+        data_classes: std::collections::BTreeMap::new(),
+    };
+    let policy = PolicyBundle::load(&sources, &registry)
+        .map_err(|errors| errors.into_iter().for_each(|error| problems.policy(error)))
+        .ok()?;
     let catalog = Catalog { agents, tools, servers, models, groups, policy };
     Some(Config { folder, catalog, store, task_queue, limits, policies: sources.len() })
 }
@@ -103,24 +113,4 @@ fn start(problems: &Problems, folder: &Path) -> Option<PathBuf> {
         problems.file(Path::new(ROOT_FILE), "the file is missing", Some(help));
     }
     absolute
-}
-
-fn read_policies(problems: &Problems, folder: &Path) -> Vec<PolicySource> {
-    let files = folder::files_with_extension(problems, folder, Path::new("policies"), "cedar");
-    let source = |path: PathBuf| {
-        let text = reader::read_text(problems, folder, &path)?;
-        Some(PolicySource { path: path.display().to_string(), text })
-    };
-    files.into_iter().filter_map(source).collect()
-}
-
-fn load_policy(
-    problems: &Problems,
-    sources: &[PolicySource],
-    tools: &std::collections::BTreeMap<mandate_domain::ToolName, mandate_domain::ToolDefinition>,
-    root: &Root,
-) -> Option<PolicyBundle> {
-    PolicyBundle::load(sources, tools, &root.groups)
-        .map_err(|errors| errors.into_iter().for_each(|error| problems.policy(error)))
-        .ok()
 }

@@ -226,8 +226,14 @@ impl Governed {
         if let Some(end) = tx.call_end(recorded.id).await? {
             return Ok(Decided::Ended(end.outcome));
         }
-        let subject =
-            Subject { effect: EffectId::Tool(recorded.id), target: call.tool.name.as_str(), input: &recorded.input };
+        let subject = Subject {
+            effect: EffectId::Tool(recorded.id),
+            target: call.tool.name.as_str(),
+            input: &recorded.input,
+            amounts: call.tool.amounts_of(call.arguments),
+            cost_micros: call.tool.cost_micros,
+            approved: tx.approved_gates(recorded.id, &recorded.input).await?,
+        };
         let effect = tx.effect(subject.effect).await?;
         let begun = effect.as_ref().is_some_and(|row| matches!(row.state, EffectState::Open));
         if let Some(outcome) = overtaken(effect, judged)? {
@@ -236,7 +242,7 @@ impl Governed {
         if tx.is_closed() {
             return Ok(Decided::Ended(self.run_ended(tx, run, recorded.id, begun).await?));
         }
-        let decision = self.decide(&mut tx, run, call).await?;
+        let decision = self.decide(&mut tx, run, call, &subject).await?;
         self.record_decision(&mut tx, run, &subject, &decision).await?;
         match &decision.outcome {
             PolicyOutcome::Allow => {
@@ -271,15 +277,17 @@ impl Governed {
         tx: &mut Tx,
         run: &Admitted,
         call: &CheckedCall<'_>,
+        subject: &Subject<'_>,
     ) -> Result<PolicyDecision, ActivityFailure> {
-        let approved = tx.approved_gates(call.recorded.id, &call.recorded.input).await?;
+        let facts = tx.facts().await?.with_call(call.recorded.id, call.tool, &subject.amounts);
         Ok(self.catalog.policy.decide(&PolicyRequest {
             agent: &run.row.agent,
             agent_owner: &run.row.definition.owner,
             on_behalf_of: &run.row.on_behalf_of,
             workflow_id: &run.chain.workflow_id,
             action: PolicyAction::CallTool { tool: call.tool, arguments: call.arguments },
-            approved: &approved,
+            facts: &facts,
+            approved: &subject.approved,
         }))
     }
 

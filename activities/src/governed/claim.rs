@@ -1,9 +1,12 @@
 //! The recording transaction's last part, and what a holder may do with its claim.
 
-use std::time::Instant;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Instant,
+};
 
 use mandate_domain::{
-    Address, DecisionOutcome, EffectId, RecordBody, RequestId, canonical,
+    Address, DecisionOutcome, EffectId, PolicyId, RecordBody, RequestId, canonical,
     policy::{PolicyDecision, PolicyOutcome},
 };
 
@@ -17,6 +20,11 @@ pub(super) struct Subject<'a> {
     pub(super) target: &'a str,
     /// Address of the arguments or of the transcript.
     pub(super) input: &'a Address,
+    /// What sums over the run are made of.
+    pub(super) amounts: BTreeMap<String, i64>,
+    pub(super) cost_micros: u64,
+    /// The gates that are open.
+    pub(super) approved: BTreeSet<PolicyId>,
 }
 
 impl Governed {
@@ -45,6 +53,7 @@ impl Governed {
             input: subject.input.clone(),
             outcome,
             policies: decision.policies.clone(),
+            approved: subject.approved.iter().cloned().collect(),
             bundle: decision.bundle.clone(),
             reason: decision.reason.clone(),
         };
@@ -71,6 +80,8 @@ impl Governed {
             input: subject.input.clone(),
             epoch: claimed.epoch,
             approvals,
+            amounts: subject.amounts.clone(),
+            cost_micros: subject.cost_micros,
         };
         self.append(&mut tx, run, format!("{}/intent/{}", subject.effect, claimed.epoch), intent).await?;
         match subject.effect {

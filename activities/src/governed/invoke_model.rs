@@ -1,7 +1,10 @@
 //! `invoke_model`: one model call along the path. A model call changes nothing outside, so one that was not answered is
 //! asked again under a new epoch; a recorded reply is returned, not asked for again.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant},
+};
 
 use mandate_domain::{
     Address, CallSummary, Content, EffectId, INLINE_ONCE_BYTES_MAX, KnownBy, Message, ModelReply, ModelRequest,
@@ -119,15 +122,24 @@ impl Governed {
             }
         };
         let model = &run.row.definition.model;
+        let facts = tx.facts().await?.with_model_call();
+        let subject = Subject {
+            effect,
+            target: model.as_str(),
+            input: &head,
+            amounts: BTreeMap::new(),
+            cost_micros: 0,
+            approved: BTreeSet::new(),
+        };
         let decision = self.catalog.policy.decide(&PolicyRequest {
             agent: &run.row.agent,
             agent_owner: &run.row.definition.owner,
             on_behalf_of: &run.row.on_behalf_of,
             workflow_id: &run.chain.workflow_id,
             action: PolicyAction::InvokeModel { model },
-            approved: &std::collections::BTreeSet::new(),
+            facts: &facts,
+            approved: &subject.approved,
         });
-        let subject = Subject { effect, target: model.as_str(), input: &head };
         self.record_decision(&mut tx, run, &subject, &decision).await?;
         match decision.outcome {
             PolicyOutcome::Allow => {
@@ -375,6 +387,8 @@ fn outcome_record(
         result,
         is_error,
         usage,
+        classes: Vec::new(),
+        withheld: Vec::new(),
         duration_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
     }
 }

@@ -60,6 +60,7 @@ impl Store {
             tenants: Tenants::new(settings.address_keys),
             transcripts: transcript::Cache::default(),
             runs: RunCache::default(),
+            facts: super::facts::Cache::default(),
         };
         Ok(Self { inner: Arc::new(inner) })
     }

@@ -101,7 +101,7 @@ fn what(body: &RecordBody) -> String {
             format!("{effect} {target}: {} by {}: {reason}", decided(*outcome), named(policies))
         }
         RecordBody::CallRefused { effect, target, reason, .. } => format!("{effect} {target}: refused: {reason}"),
-        RecordBody::Intent { effect, target, input, epoch, approvals } => {
+        RecordBody::Intent { effect, target, input, epoch, approvals, .. } => {
             let released: Vec<_> = approvals.iter().map(|request| format!(", released by {request}")).collect();
             let released = released.concat();
             format!(
@@ -109,10 +109,11 @@ fn what(body: &RecordBody) -> String {
                 short(input.as_str())
             )
         }
-        RecordBody::Outcome { effect, epoch, known_by, result, is_error, usage, duration_ms } => {
+        RecordBody::Outcome { effect, epoch, known_by, result, is_error, usage, duration_ms, classes, withheld } => {
             let kind = if *is_error { "error" } else { "result" };
             let (known, tokens) = (known(*known_by), tokens(usage.as_ref()));
-            format!("{effect}: {kind} {}{known}, epoch {epoch}, {duration_ms} ms{tokens}", short(result.as_str()))
+            let seen = format!("{}{}", data(", shows", classes), data(", withholds", withheld));
+            format!("{effect}: {kind} {}{known}, epoch {epoch}, {duration_ms} ms{tokens}{seen}", short(result.as_str()))
         }
         RecordBody::LateOutcome { effect, epoch, result, may_have_doubled } => {
             let doubled = if *may_have_doubled { ", MAY HAVE HAPPENED TWICE" } else { "" };
@@ -198,6 +199,13 @@ fn tokens(usage: Option<&Usage>) -> String {
 
 fn words(comment: Option<&str>) -> String {
     comment.map_or(String::new(), |comment| format!(": {comment}"))
+}
+
+fn data(word: &str, classes: &[DataClass]) -> String {
+    if classes.is_empty() {
+        return String::new();
+    }
+    format!("{word} {}", classes.iter().map(DataClass::as_str).collect::<Vec<_>>().join(", "))
 }
 
 fn short(digest: &str) -> &str {

@@ -10,6 +10,7 @@ use mandate_domain::{AgentDefinition, AgentName, ModelName, ToolDefinition, Tool
 use super::{
     folder::entries,
     limits::{self, Base},
+    policies,
     problems::{Problems, suggestion},
     reader::{At, Table, parse, read_table, read_text},
     root::{Named, Root},
@@ -48,7 +49,9 @@ pub(super) fn read(problems: &Problems, folder: &Path, known: &Known<'_>) -> BTr
             problems.file(&path.join(AGENT_FILE), "an agent stands at the wrong depth", Some(WHERE));
         }
         if depth < DEPTH_MAX {
-            let subfolders = inside.into_iter().filter(|entry| folder.join(entry).is_dir());
+            let is_policies = |entry: &Path| entry.file_name().is_some_and(|name| name == policies::FOLDER);
+            let subfolders =
+                inside.into_iter().filter(|entry| folder.join(entry).is_dir() && !is_policies(entry));
             folders.extend(subfolders.map(|entry| (entry, depth + 1)));
         }
     }

@@ -404,6 +404,7 @@ fn the_example_policies_decide_as_its_readme_says() {
                 tool: &config.catalog.tools[&ToolName::parse(tool).unwrap()],
                 arguments: arguments.as_object().unwrap(),
             },
+            facts: &mandate_domain::RunFacts::default(),
             approved: &approved.iter().map(|id| id.parse().unwrap()).collect(),
         };
         match config.catalog.policy.decide(&request).outcome {

@@ -66,6 +66,8 @@ fn read_tool(table: &mut Table<'_>, path: &Path, root: &Root) -> Option<Read> {
         check: check.map(|check| check.value),
         settles_within_secs,
         timeout_secs,
+        cost_micros: 0,
+        amounts: Vec::new(),
         input_schema: input_schema?,
         reach: reach?,
     };
