@@ -9,6 +9,7 @@ pub mod executions;
 pub mod failpoints;
 pub mod governed;
 pub mod models;
+pub mod operator;
 pub mod secrets;
 pub mod store;
 pub mod tools;

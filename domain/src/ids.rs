@@ -17,7 +17,7 @@ pub struct ParseIdError {
 /// Longest text an error repeats, in characters. Foreign text in messages is bounded.
 const SHOWN_CHARS_MAX: usize = 80;
 
-fn refused(kind: &'static str, text: &str, rule: &'static str) -> ParseIdError {
+pub(crate) fn refused(kind: &'static str, text: &str, rule: &'static str) -> ParseIdError {
     let shown = text.chars().filter(|c| !c.is_control()).take(SHOWN_CHARS_MAX).collect();
     ParseIdError { kind, text: shown, rule }
 }

@@ -3,7 +3,7 @@
 //!
 //! Reading order: [`agent`] (what a run is asked and answers), [`agent_run`] (the run as a state machine),
 //! [`tool`] and [`model`] (what it calls), [`policy`] (what it may call), [`approval`] (who else decides),
-//! [`audit`] (what is recorded), [`ids`] and [`canonical`] (names and digests).
+//! [`quarantine`] (what nothing may touch), [`audit`] (what is recorded), [`ids`] and [`canonical`] (names and digests).
 
 pub mod agent;
 pub mod agent_run;
@@ -13,6 +13,7 @@ pub mod canonical;
 pub mod ids;
 pub mod model;
 pub mod policy;
+pub mod quarantine;
 pub mod render;
 pub mod tool;
 
@@ -30,4 +31,5 @@ pub use ids::{
 pub use model::{
     Arguments, CallSummary, Content, Message, ModelReply, ModelRequest, ModelTurn, OfferedTool, ProposedCall, Usage,
 };
+pub use quarantine::{QuarantineTarget, Quarantined};
 pub use tool::{BuiltinTool, Recovery, Refusal, RefusalKind, ToolCallOutcome, ToolDefinition, ToolReach};
