@@ -17,6 +17,7 @@ use crate::{
     failure::ActivityFailure,
     governed::Governed,
     models::{LoadModelsError, Models},
+    policy::ActivePolicy,
     store::Store,
     tools::ToolSet,
 };
@@ -27,6 +28,8 @@ pub struct Setup {
     pub store: Store,
     /// What configuration defines.
     pub catalog: Catalog,
+    /// The policies in force.
+    pub policy: ActivePolicy,
     /// The task queue on which agent runs are started.
     pub task_queue: String,
     /// Who the worker is, as Temporal shows it. Made unique for each start.
@@ -58,14 +61,14 @@ impl AgentActivities {
     /// # Errors
     /// [`SetupError`].
     pub fn new(setup: Setup) -> Result<Self, SetupError> {
-        let Setup { store, catalog, task_queue, identity, executions } = setup;
+        let Setup { store, catalog, policy, task_queue, identity, executions } = setup;
         let mut start = [0; 32];
         getrandom::fill(&mut start)?;
         let start: String = Digest::from_bytes(start).as_str().chars().take(8).collect();
         let holder = format!("{identity}#{start}");
         let tools = ToolSet::new(catalog.servers.clone());
         let models = Models::new(catalog.models.clone())?;
-        let path = Governed { store, catalog, tools, models, executions, task_queue, holder };
+        let path = Governed { store, catalog, policy, tools, models, executions, task_queue, holder };
         Ok(Self { path: Arc::new(path) })
     }
 

@@ -3,10 +3,7 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-use mandate_domain::{
-    AgentDefinition, AgentName, GroupName, ModelName, PersonId, ProviderName, ServerName, ToolDefinition, ToolName,
-    policy::PolicyBundle,
-};
+use mandate_domain::{AgentDefinition, AgentName, ModelName, ProviderName, ServerName, ToolDefinition, ToolName};
 
 /// Everything that configuration defines.
 #[derive(Debug)]
@@ -19,18 +16,6 @@ pub struct Catalog {
     pub servers: BTreeMap<ServerName, ServerSettings>,
     /// Models by name.
     pub models: BTreeMap<ModelName, ModelSettings>,
-    /// Members of each group of people.
-    pub groups: BTreeMap<GroupName, Vec<PersonId>>,
-    /// The validated policies.
-    pub policy: PolicyBundle,
-}
-
-impl Catalog {
-    /// The groups that a person is a member of.
-    #[must_use]
-    pub fn groups_of(&self, person: &PersonId) -> Vec<GroupName> {
-        self.groups.iter().filter(|(_, members)| members.contains(person)).map(|(name, _)| name.clone()).collect()
-    }
 }
 
 /// How an MCP server is started (stdio).

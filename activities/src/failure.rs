@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use mandate_domain::{AgentName, EffectId, canonical::CanonicalError, tool::arguments::CompileSchemaError};
+use mandate_domain::{AgentName, EffectId, PersonId, canonical::CanonicalError, tool::arguments::CompileSchemaError};
 use temporalio_common::error::ApplicationFailure;
 use temporalio_sdk::activities::ActivityError;
 
@@ -52,6 +52,9 @@ pub(crate) enum ActivityFailure {
     UnknownAgent { agent: AgentName, known: String },
     #[error("agent `{agent}` cannot be used: {reason}")]
     BrokenAgent { agent: AgentName, reason: String },
+    /// Recorded before it is returned.
+    #[error("policy does not let `{by}` start agent `{agent}`: {reason}")]
+    StartDenied { by: PersonId, agent: AgentName, reason: String },
     #[error("cancelled before anything was begun")]
     Cancelled,
 }
@@ -84,6 +87,7 @@ impl ActivityFailure {
             Self::InvalidInput { .. } => ("InvalidInput", Verdict::Never),
             Self::UnknownAgent { .. } => ("UnknownAgent", Verdict::Never),
             Self::BrokenAgent { .. } => ("BrokenAgent", Verdict::Never),
+            Self::StartDenied { .. } => ("StartDenied", Verdict::Never),
             Self::Cancelled => ("Cancelled", Verdict::Never),
         }
     }

@@ -23,6 +23,7 @@ use crate::{
     executions::Executions,
     failure::ActivityFailure,
     models::Models,
+    policy::ActivePolicy,
     store::{RunRow, Store, Tx},
     tools::ToolSet,
 };
@@ -33,6 +34,7 @@ mod claim;
 mod close_run;
 mod ends;
 mod invoke_model;
+mod judge;
 mod open_run;
 pub mod permit;
 mod reconcile;
@@ -51,6 +53,7 @@ const RUN_ENDED: &str = "the run has ended";
 pub(crate) struct Governed {
     pub(crate) store: Store,
     pub(crate) catalog: Catalog,
+    pub(crate) policy: ActivePolicy,
     pub(crate) tools: ToolSet,
     pub(crate) models: Models,
     pub(crate) executions: Arc<dyn Executions>,

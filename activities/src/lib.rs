@@ -9,6 +9,8 @@ pub mod executions;
 pub mod failpoints;
 pub mod governed;
 pub mod models;
+pub mod operator;
+pub mod policy;
 pub mod secrets;
 pub mod store;
 pub mod tools;

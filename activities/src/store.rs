@@ -1,5 +1,6 @@
 //! The store: what has to survive a worker. Audit chains, effects and their claims, transcripts and contents, approval
-//! requests, on one SQLite file that several worker processes of one machine share.
+//! requests, policy bundles and the quarantine list, on one SQLite file that several worker processes of one machine
+//! share.
 //!
 //! Promises: every writing transaction takes the write lock before it reads (`BEGIN IMMEDIATE`), so what it read still
 //! holds when it commits, and a commit is on the disk (`WAL`, `synchronous=FULL`) before it returns. Rows that hold
@@ -17,6 +18,8 @@ mod effects;
 mod facts;
 mod keys;
 mod open;
+mod own;
+mod policy;
 mod reads;
 mod requests;
 mod rows;
@@ -27,6 +30,8 @@ mod tx;
 pub use effects::{CallEndRow, Claimed, EffectRow, EffectState, EndedCall, Settled};
 pub use keys::AddressKeySource;
 pub use open::StoreSettings;
+pub(crate) use own::{NewBundle, OwnTx, bounded};
+pub use policy::{BundleRow, BundleSummary};
 pub use reads::{ReplyRow, RunRow, RunSummary};
 pub use requests::{RequestRow, RequestState};
 pub use tx::{Appended, NewRun, Tx};

@@ -21,6 +21,9 @@ pub struct AgentTask {
     pub prompt: String,
     /// The person it acts for.
     pub on_behalf_of: PersonId,
+    /// Who starts it, if it is somebody else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_by: Option<PersonId>,
 }
 
 /// An agent as its files define it, after the hierarchy of configuration was applied.

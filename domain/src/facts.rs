@@ -120,6 +120,10 @@ impl RunFacts {
             | RecordBody::MessagesRefused { .. }
             | RecordBody::Intrusion { .. }
             | RecordBody::Halted { .. }
+            | RecordBody::BundleApplied { .. }
+            | RecordBody::Quarantined { .. }
+            | RecordBody::QuarantineLifted { .. }
+            | RecordBody::OperatorRefused { .. }
             | RecordBody::RunClosed { .. } => {}
         }
     }

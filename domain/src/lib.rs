@@ -3,7 +3,8 @@
 //!
 //! Reading order: [`agent`] (what a run is asked and answers), [`agent_run`] (the run as a state machine),
 //! [`tool`] and [`model`] (what it calls), [`policy`] (what it may call), [`approval`] (who else decides),
-//! [`quarantine`] (what nothing may touch), [`audit`] (what is recorded), [`facts`] (what the records sum up to), [`ids`] and [`canonical`] (names and digests).
+//! [`quarantine`] (what nothing may touch), [`audit`] (what is recorded), [`facts`] (what the records sum up to),
+//! [`ids`] and [`canonical`] (names and digests).
 
 pub mod agent;
 pub mod agent_run;

@@ -22,7 +22,7 @@ mod registry;
 mod schema;
 pub(crate) mod shape;
 
-pub use bundle::{LoadPolicyError, Location, PolicyBundle, PolicyProblem, PolicyScope, PolicySource};
+pub use bundle::{BundleFiles, LoadPolicyError, Location, PolicyBundle, PolicyProblem, PolicyScope, PolicySource};
 pub use registry::Registry;
 pub use shape::Unmapped;
 

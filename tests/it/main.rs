@@ -32,5 +32,6 @@ mod outages;
 #[cfg(test)]
 mod path;
 mod replay;
+mod store_chain;
 mod tidy;
 mod web_ui;

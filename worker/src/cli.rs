@@ -234,7 +234,7 @@ pub struct Explain {
 /// Commands on the audit log.
 #[derive(Debug, Subcommand)]
 pub enum Audit {
-    /// Verify the chain of each run, against Temporal's history as a second witness
+    /// Verify the chain of each run, against Temporal's history as a second witness, and the store's own chain
     Verify(Verify),
 }
 

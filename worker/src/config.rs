@@ -44,7 +44,8 @@ pub struct Config {
     pub task_queue: String,
     /// Bounds of a run whose agent states none.
     pub limits: RunLimits,
-    policies: usize,
+    /// The folder's policies. What is in force is the bundle that was applied.
+    pub policy: PolicyBundle,
 }
 
 /// Where the store is and where its address keys come from.
@@ -95,15 +96,15 @@ fn read(problems: &Problems, folder: &Path, programs: &Path) -> Option<Config> {
     let registry = Registry {
         tools: tools.clone(),
         models: models.iter().filter_map(|(name, model)| Some((name.clone(), model.provider()?))).collect(),
-        groups: groups.clone(),
+        groups,
         agents: agents.keys().cloned().collect(),
         data_classes: std::collections::BTreeMap::new(),
     };
     let policy = PolicyBundle::load(&sources, &registry)
         .map_err(|errors| errors.into_iter().for_each(|error| problems.policy(error)))
         .ok()?;
-    let catalog = Catalog { agents, tools, servers, models, groups, policy };
-    Some(Config { folder, catalog, store, task_queue, limits, policies: sources.len() })
+    let catalog = Catalog { agents, tools, servers, models };
+    Some(Config { folder, catalog, store, task_queue, limits, policy })
 }
 
 fn start(problems: &Problems, folder: &Path) -> Option<PathBuf> {

@@ -7,7 +7,7 @@ use mandate_domain::{
     ToolCallId, ToolCallOutcome, ToolDefinition,
     approval::Gate,
     canonical,
-    policy::{PolicyAction, PolicyDecision, PolicyOutcome, PolicyRequest},
+    policy::{PolicyAction, PolicyDecision, PolicyOutcome},
     tool::arguments::ArgumentsSchema,
 };
 use mandate_workflows::contract::{CallPurpose, CallToolInput, CallToolOutput};
@@ -280,15 +280,8 @@ impl Governed {
         subject: &Subject<'_>,
     ) -> Result<PolicyDecision, ActivityFailure> {
         let facts = tx.facts().await?.with_call(call.recorded.id, call.tool, &subject.amounts);
-        Ok(self.catalog.policy.decide(&PolicyRequest {
-            agent: &run.row.agent,
-            agent_owner: &run.row.definition.owner,
-            on_behalf_of: &run.row.on_behalf_of,
-            workflow_id: &run.chain.workflow_id,
-            action: PolicyAction::CallTool { tool: call.tool, arguments: call.arguments },
-            facts: &facts,
-            approved: &subject.approved,
-        }))
+        let action = PolicyAction::CallTool { tool: call.tool, arguments: call.arguments };
+        self.judge(tx, run, action, &facts, &subject.approved).await
     }
 
     /// One request for each gate that is not open yet.

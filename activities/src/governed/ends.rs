@@ -104,7 +104,17 @@ impl Governed {
             Settled::First => {
                 let duration_ms = u64::try_from(outcome.took.as_millis()).unwrap_or(u64::MAX);
                 let (result, known_by) = (result.address.clone(), outcome.known_by);
-                let body = RecordBody::Outcome { effect, epoch, known_by, result, is_error, usage: None, classes: Vec::new(), withheld: Vec::new(), duration_ms };
+                let body = RecordBody::Outcome {
+                    effect,
+                    epoch,
+                    known_by,
+                    result,
+                    is_error,
+                    usage: None,
+                    classes: Vec::new(),
+                    withheld: Vec::new(),
+                    duration_ms,
+                };
                 self.append(tx, run, format!("{effect}/outcome/{epoch}"), body).await?;
             }
             Settled::Late => self.record_late(tx, run, effect, tool, epoch, &result).await?,

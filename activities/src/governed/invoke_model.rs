@@ -9,7 +9,7 @@ use std::{
 use mandate_domain::{
     Address, CallSummary, Content, EffectId, INLINE_ONCE_BYTES_MAX, KnownBy, Message, ModelReply, ModelRequest,
     ModelTurn, OfferedTool, RecordBody, ToolCallId, ToolCallOutcome,
-    policy::{PolicyAction, PolicyOutcome, PolicyRequest},
+    policy::{PolicyAction, PolicyOutcome},
 };
 use mandate_workflows::contract::{InvokeModelInput, InvokeModelOutput, ModelCallOutcome};
 use serde_json::json;
@@ -131,15 +131,8 @@ impl Governed {
             cost_micros: 0,
             approved: BTreeSet::new(),
         };
-        let decision = self.catalog.policy.decide(&PolicyRequest {
-            agent: &run.row.agent,
-            agent_owner: &run.row.definition.owner,
-            on_behalf_of: &run.row.on_behalf_of,
-            workflow_id: &run.chain.workflow_id,
-            action: PolicyAction::InvokeModel { model },
-            facts: &facts,
-            approved: &subject.approved,
-        });
+        let action = PolicyAction::InvokeModel { model };
+        let decision = self.judge(&mut tx, run, action, &facts, &subject.approved).await?;
         self.record_decision(&mut tx, run, &subject, &decision).await?;
         match decision.outcome {
             PolicyOutcome::Allow => {

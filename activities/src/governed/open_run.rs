@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use mandate_domain::{
-    AgentDefinition, AgentTask, ChainHead, Message, OpenedRun, Proof, RecordBody, RunChain, RunPins, ToolDefinition,
-    Who, canonical,
+    AgentDefinition, AgentTask, ChainHead, Digest, Message, OpenedRun, PersonId, Proof, RecordBody, RunChain, RunPins,
+    ToolDefinition, Who, canonical,
+    policy::{PersonAction, PolicyDecision, RunOf},
 };
 use mandate_workflows::{
     contract::{OpenRunInput, OpenRunOutput},
@@ -13,7 +14,11 @@ use mandate_workflows::{
 
 use super::{Governed, failpoint};
 use crate::{
-    caller::Caller, executions::StartedExecution, failure::ActivityFailure, heartbeat::Heartbeat, store::NewRun,
+    caller::Caller,
+    executions::StartedExecution,
+    failure::ActivityFailure,
+    heartbeat::Heartbeat,
+    store::{NewRun, Tx},
     tools::PrepareToolError,
 };
 
@@ -67,7 +72,12 @@ impl Governed {
         Ok(tools)
     }
 
-    fn pins(&self, agent: &AgentDefinition, tools: &[ToolDefinition]) -> Result<RunPins, ActivityFailure> {
+    fn pins(
+        &self,
+        agent: &AgentDefinition,
+        tools: &[ToolDefinition],
+        bundle: Digest,
+    ) -> Result<RunPins, ActivityFailure> {
         let mut digests = BTreeMap::new();
         for tool in tools {
             digests.insert(tool.name.clone(), tool.digest()?);
@@ -78,8 +88,45 @@ impl Governed {
             instructions: canonical::sha256(agent.instructions.as_bytes()),
             model: agent.model.clone(),
             tools: digests,
-            bundle: self.catalog.policy.digest().clone(),
+            bundle,
         })
+    }
+
+    /// Whether whoever starts the run may.
+    async fn judge_start(
+        &self,
+        tx: &mut Tx,
+        chain: &RunChain,
+        task: &AgentTask,
+        agent: &AgentDefinition,
+    ) -> Result<PolicyDecision, ActivityFailure> {
+        let run = RunOf {
+            agent: &agent.name,
+            agent_owner: &agent.owner,
+            on_behalf_of: &task.on_behalf_of,
+            workflow_id: &chain.workflow_id,
+        };
+        self.judge_person(tx, starter(task), PersonAction::StartRun { run }).await
+    }
+
+    /// Records a refused start in the store's own chain: the run was never opened and has none.
+    async fn refuse_start(
+        &self,
+        task: &AgentTask,
+        decision: PolicyDecision,
+    ) -> Result<ActivityFailure, ActivityFailure> {
+        let (by, reason) = (starter(task).clone(), decision.reason);
+        let body = RecordBody::OperatorRefused {
+            action: "start_run".to_owned(),
+            target: format!("agent:{} for {}", task.agent, task.on_behalf_of),
+            by: by.clone(),
+            proof: Proof::Claimed,
+            policies: decision.policies,
+            bundle: Some(decision.bundle),
+            reason: reason.clone(),
+        };
+        self.store.begin_own().await?.commit(&by, Proof::Claimed, &self.holder, body).await?;
+        Ok(ActivityFailure::StartDenied { by, agent: task.agent.clone(), reason })
     }
 
     async fn record_opening(
@@ -90,10 +137,15 @@ impl Governed {
         agent: &AgentDefinition,
         tools: Vec<ToolDefinition>,
     ) -> Result<OpenRunOutput, ActivityFailure> {
-        let pins = self.pins(agent, &tools)?;
-        let tool_digests = canonical::digest(&pins.tools)?;
         let tenant = agent.name.tenant();
         let mut tx = self.store.begin(&chain).await?;
+        let started = self.judge_start(&mut tx, &chain, task, agent).await?;
+        if !started.is_allowed() {
+            drop(tx);
+            return Err(self.refuse_start(task, started).await?);
+        }
+        let pins = self.pins(agent, &tools, started.bundle)?;
+        let tool_digests = canonical::digest(&pins.tools)?;
         let prompt = tx.put_content(tenant, &task.prompt).await?;
         let system = Message::System { text: agent.instructions.clone() };
         let system = tx.append_message(tenant, None, &system).await?;
@@ -117,13 +169,26 @@ impl Governed {
             proof: Proof::Claimed,
         };
         let (model, instructions, bundle, store) = (pins.model, pins.instructions, pins.bundle, pins.store);
-        let body = RecordBody::RunOpened { prompt, model, instructions, tools: tool_digests, bundle, store };
+        let body = RecordBody::RunOpened {
+            prompt,
+            model,
+            instructions,
+            tools: tool_digests,
+            bundle,
+            started_by: task.started_by.clone(),
+            policies: started.policies,
+            store,
+        };
         tx.append(&who, caller.origin(), "open".to_owned(), body).await?;
         failpoint!("open.before_commit");
         let audit: ChainHead = tx.commit().await?;
         failpoint!("open.after_commit");
         Ok(OpenRunOutput { opened, audit })
     }
+}
+
+fn starter(task: &AgentTask) -> &PersonId {
+    task.started_by.as_ref().unwrap_or(&task.on_behalf_of)
 }
 
 /// The task in the execution's start input, read by the same rules as the workflow reads it.

@@ -4,6 +4,7 @@ use mandate_domain::{
     ApprovalDecision, EffectId, Gate, Proof, RecordBody, Refusal, RefusalKind, RequestId, Review, ToolCallId,
     ToolCallOutcome, Verdict,
     approval::{Parties, admit_decision},
+    policy::{PersonAction, PolicyDecision},
     render,
 };
 use mandate_workflows::contract::{ReviewApprovalInput, ReviewApprovalOutput, ReviewSubject};
@@ -18,6 +19,15 @@ use crate::{
 
 /// What the record says of a decision about a request that was decided before.
 const ALREADY_DECIDED: &str = "the request was decided already";
+
+/// What the review of a decision found.
+struct Reviewed {
+    call: ToolCallId,
+    /// What policy says of whoever decided, if it was asked.
+    judged: Option<PolicyDecision>,
+    /// Why the decision does not count, if it does not.
+    refused: Option<String>,
+}
 
 impl Governed {
     /// Reviews a decision or an expiry.
@@ -56,13 +66,14 @@ impl Governed {
         if let Some(RecordBody::ApprovalDecided { refused, verdict, .. }) = tx.recorded(&key).await? {
             return self.recorded_review(tx, call, row, refused, verdict, &decision.request).await;
         }
+        let mut judged = None;
         let refused = match &row {
             None => Some(format!("no request `{}` was made for call `{call}`", decision.request)),
             Some(row) if row.state != RequestState::Open => Some(ALREADY_DECIDED.to_owned()),
             Some(_) if tx.is_closed() => Some(RUN_ENDED.to_owned()),
-            Some(row) => self.refuse_decision(tx, run, row, decision).await?,
+            Some(row) => self.refuse_decision(tx, run, row, decision, &mut judged).await?,
         };
-        self.record_decided(tx, run, call, decision, key, refused.clone()).await?;
+        self.record_decided(tx, run, decision, key, Reviewed { call, judged, refused: refused.clone() }).await?;
         match (refused, row) {
             (Some(reason), _) if reason == ALREADY_DECIDED => Ok(Review::AlreadyDecided),
             (Some(reason), _) => Ok(Review::Refused { reason }),
@@ -71,30 +82,40 @@ impl Governed {
         }
     }
 
-    /// The rule that keeps this person from deciding, if there is one.
+    /// The rule that keeps this person from deciding, if there is one: the gate's, or a policy's.
     async fn refuse_decision(
         &self,
         tx: &mut Tx,
         run: &Admitted,
         row: &RequestRow,
         decision: &ApprovalDecision,
+        judged: &mut Option<PolicyDecision>,
     ) -> Result<Option<String>, ActivityFailure> {
         let approved_by = tx.votes(&row.id).await?;
         let parties =
             Parties { requester: run.row.on_behalf_of.clone(), agent_owner: run.row.definition.owner.clone() };
-        let groups = self.catalog.groups_of(&decision.by);
-        let admitted = admit_decision(&row.gate, &decision.by, &groups, &parties, &approved_by);
-        Ok(admitted.err().map(|refused| refused.to_string()))
+        let groups = self.policy.in_force(tx).await?.registry().groups_of(&decision.by);
+        if let Err(refused) = admit_decision(&row.gate, &decision.by, &groups, &parties, &approved_by) {
+            return Ok(Some(refused.to_string()));
+        }
+        let Some(tool) = self.tool_of(run, row.call).await? else {
+            return Ok(Some(format!("call `{}` names no tool of this run", row.call)));
+        };
+        let action = PersonAction::Decide { run: run.about(), tool, gate: &row.gate.id, verdict: decision.verdict };
+        let decided = self.judge_person(tx, &decision.by, action).await?;
+        let refused = (!decided.is_allowed())
+            .then(|| format!("policy does not let `{}` decide: {}", decision.by, decided.reason));
+        *judged = Some(decided);
+        Ok(refused)
     }
 
     async fn record_decided(
         &self,
         tx: &mut Tx,
         run: &Admitted,
-        call: ToolCallId,
         decision: &ApprovalDecision,
         key: String,
-        refused: Option<String>,
+        reviewed: Reviewed,
     ) -> Result<(), ActivityFailure> {
         let comment = match &decision.comment {
             Some(text) => Some(tx.put_content(run.tenant(), text).await?),
@@ -102,11 +123,13 @@ impl Governed {
         };
         let body = RecordBody::ApprovalDecided {
             request: decision.request.clone(),
-            effect: EffectId::Tool(call),
+            effect: EffectId::Tool(reviewed.call),
             verdict: decision.verdict,
             by: decision.by.clone(),
             proof: Proof::Claimed,
-            refused,
+            policies: reviewed.judged.as_ref().map(|judged| judged.policies.clone()).unwrap_or_default(),
+            bundle: reviewed.judged.map(|judged| judged.bundle),
+            refused: reviewed.refused,
             comment,
         };
         self.append(tx, run, key, body).await

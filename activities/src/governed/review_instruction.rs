@@ -3,6 +3,7 @@
 
 use mandate_domain::{
     Content, EffectId, KnownBy, PersonId, Proof, RecordBody, RefusalKind, Resolution, ToolCallId, ToolCallOutcome,
+    policy::{PersonAction, PolicyDecision},
 };
 use mandate_workflows::contract::{Instruction, ReviewInstructionInput, ReviewInstructionOutput};
 use serde_json::json;
@@ -57,22 +58,40 @@ impl Governed {
             return Ok((end, refused));
         }
         let unknown = tx.effect(effect).await?.is_some_and(|row| matches!(row.state, EffectState::Unknown { .. }));
+        let mut judged = None;
         let refused = if end.is_some() {
             Some("an outcome had come in meanwhile; it stands".to_owned())
         } else if !unknown {
             Some(format!("the outcome of call `{}` is not unknown", word.call))
-        } else if self.catalog.groups_of(word.by).is_empty() {
-            Some(format!("`{}` is in no configured group", word.by))
         } else if *word.by == run.row.on_behalf_of {
             Some(format!("`{}` is the person the run acts for and may not say what became of its calls", word.by))
         } else {
-            None
+            self.refuse_word(tx, run, word, &mut judged).await?
         };
-        self.record_resolved(tx, run, word, key, refused.clone()).await?;
+        self.record_resolved(tx, run, word, key, refused.clone(), judged).await?;
         if refused.is_some() {
             return Ok((end, refused));
         }
         Ok((Some(self.settle_by_word(tx, run, word).await?), None))
+    }
+
+    /// Why policy keeps this person from saying what became of the call, if it does.
+    async fn refuse_word(
+        &self,
+        tx: &mut Tx,
+        run: &Admitted,
+        word: &Word<'_>,
+        judged: &mut Option<PolicyDecision>,
+    ) -> Result<Option<String>, ActivityFailure> {
+        let Some(tool) = self.tool_of(run, word.call).await? else {
+            return Ok(Some(format!("call `{}` names no tool of this run", word.call)));
+        };
+        let action = PersonAction::Resolve { run: run.about(), tool };
+        let decided = self.judge_person(tx, word.by, action).await?;
+        let refused = format!("policy does not let `{}` say what became of it: {}", word.by, decided.reason);
+        let refused = (!decided.is_allowed()).then_some(refused);
+        *judged = Some(decided);
+        Ok(refused)
     }
 
     async fn record_resolved(
@@ -82,13 +101,17 @@ impl Governed {
         word: &Word<'_>,
         key: String,
         refused: Option<String>,
+        judged: Option<PolicyDecision>,
     ) -> Result<(), ActivityFailure> {
         let comment = match word.comment {
             Some(text) => Some(tx.put_content(run.tenant(), text).await?),
             None => None,
         };
         let (effect, resolution, by) = (EffectId::Tool(word.call), word.resolution, word.by.clone());
-        let body = RecordBody::Resolved { effect, resolution, by, proof: Proof::Claimed, refused, comment };
+        let policies = judged.as_ref().map(|judged| judged.policies.clone()).unwrap_or_default();
+        let bundle = judged.map(|judged| judged.bundle);
+        let body =
+            RecordBody::Resolved { effect, resolution, by, proof: Proof::Claimed, policies, bundle, refused, comment };
         self.append(tx, run, key, body).await
     }
 

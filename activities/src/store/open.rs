@@ -17,7 +17,7 @@ use sqlx::{
 
 use super::{AddressKeySource, Inner, Store, StoreError, keys, reads::RunCache, rows, tenants::Tenants, transcript};
 
-static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
+pub(super) static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 
 /// How long a statement waits for the write lock of another process.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);

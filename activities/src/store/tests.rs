@@ -276,7 +276,7 @@ async fn an_intrusion_is_recorded_in_the_stores_own_chain() {
     for _ in 0..2 {
         store.record_intrusion(&origin(), "call_tool", "foreign workflow").await.unwrap();
     }
-    assert_eq!(verified(&store, &store.intrusion_chain()).await, 1);
+    assert_eq!(verified(&store, &store.own_chain()).await, 1);
     assert_eq!(store.runs(None).await.unwrap(), []);
 }
 
@@ -308,4 +308,5 @@ async fn an_unknown_encoding_or_changed_content_is_an_error() {
 }
 
 mod calls;
+mod policy;
 mod transcripts;

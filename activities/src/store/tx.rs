@@ -2,8 +2,8 @@
 //! is the head it writes behind.
 
 use mandate_domain::{
-    Address, AgentDefinition, AgentName, AuditRecord, ChainHead, Digest, OpenedRun, Origin, PersonId, RecordBody,
-    RunChain, ToolDefinition, Who,
+    Address, AgentDefinition, AgentName, AuditRecord, ChainHead, OpenedRun, Origin, PersonId, RecordBody, RunChain,
+    ToolDefinition, Who,
     audit::{LinkError, LinkedRecord, link},
 };
 use sqlx::{Sqlite, SqliteConnection, Transaction};
@@ -316,36 +316,4 @@ async fn recorded_body(db: &mut SqliteConnection, chain: i64, key: &str) -> Resu
         .fetch_optional(db)
         .await?;
     row.map(|(text,)| from_json::<AuditRecord>("audit record", &text).map(|record| record.body)).transpose()
-}
-
-/// The chain of attempts that belong to no run.
-const INTRUSIONS: &str = "mandate-store";
-/// Longest foreign text that an intrusion record keeps, in characters.
-const INTRUSION_CHARS_MAX: usize = 500;
-
-impl Store {
-    /// The chain that intrusions are recorded in: it belongs to the store and to no run.
-    #[must_use]
-    pub fn intrusion_chain(&self) -> RunChain {
-        RunChain { workflow_id: INTRUSIONS.to_owned(), first_run_id: self.id().as_str().to_owned() }
-    }
-
-    /// Records an attempt to have an effect by something that may not ask for it.
-    ///
-    /// # Errors
-    /// [`StoreError`] of the database.
-    pub async fn record_intrusion(&self, origin: &Origin, what: &str, reason: &str) -> Result<ChainHead, StoreError> {
-        let cut = |text: &str| text.chars().take(INTRUSION_CHARS_MAX).collect::<String>();
-        let who = Who {
-            agent: parse("agent name", "mandate/store/intrusions")?,
-            agent_version: Digest::from_bytes([0; 32]),
-            on_behalf_of: parse("person", "unknown")?,
-            proof: mandate_domain::Proof::Claimed,
-        };
-        let mut tx = self.begin(&self.intrusion_chain()).await?;
-        tx.make_chain().await?;
-        let key = format!("intrusion/{}/{}/{}", origin.run_id, origin.activity_id, origin.attempt);
-        tx.append(&who, origin, key, RecordBody::Intrusion { what: cut(what), reason: cut(reason) }).await?;
-        tx.commit().await
-    }
 }

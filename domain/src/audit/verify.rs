@@ -2,13 +2,17 @@
 //!
 //! It needs the records alone, so anybody who holds an export can do it. It reports every finding, never just the
 //! first. What a chain cannot show by itself, that its tail was cut off, shows against a witness: the head that the
-//! workflow's result carries.
+//! workflow's result carries. The store's own chain has no run and rules of its own: [`verify_own`].
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     AuditRecord, ChainHead, DecisionOutcome, Digest, EffectId, KnownBy, RecordBody, Resolution, RunChain, canonical,
 };
+
+mod own;
+
+pub use own::verify_own;
 
 /// A record as it stands in the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,6 +101,21 @@ pub enum Finding {
         /// The closing record.
         closed_at: u64,
     },
+    /// The record does not belong into this kind of chain: operator acts stand in the store's own chain alone, and of a
+    /// run there stands nothing but attempts to intrude.
+    #[error("record {sequence}: does not belong into this kind of chain")]
+    Misplaced {
+        /// Its sequence number.
+        sequence: u64,
+    },
+    /// A bundle was applied that does not follow the one before it.
+    #[error("record {sequence}: version {version} of the policy bundle does not follow the one before it")]
+    BundleOutOfOrder {
+        /// Its sequence number.
+        sequence: u64,
+        /// The version that it applies.
+        version: u64,
+    },
     /// Something was performed that no intent announced.
     #[error("record {sequence}: outcome of `{effect}` without an intent")]
     OutcomeWithoutIntent {
@@ -162,6 +181,8 @@ impl Finding {
             | Self::NotOpened { .. }
             | Self::OpenedAgain { .. }
             | Self::AfterClose { .. }
+            | Self::Misplaced { .. }
+            | Self::BundleOutOfOrder { .. }
             | Self::OutcomeWithoutIntent { .. }
             | Self::IntentWithoutAllow { .. }
             | Self::Doubled { .. } => true,
@@ -228,22 +249,31 @@ impl<'a> Walk<'a> {
     }
 
     fn take(&mut self, stored: &StoredRecord) {
+        if let Some(record) = self.read(stored) {
+            self.judge(&record);
+        }
+    }
+
+    /// Goes on to the next record of any chain; none if it cannot be read.
+    fn read(&mut self, stored: &StoredRecord) -> Option<AuditRecord> {
         let position = self.head.records.saturating_add(1);
         if canonical::sha256(&stored.canonical) != stored.hash {
             self.findings.push(Finding::Edited { sequence: position });
         }
-        match read(&stored.canonical) {
+        let record = match read(&stored.canonical) {
             Ok(record) => {
                 self.follow(position, &record);
                 self.head = ChainHead { records: record.sequence, head: stored.hash.clone() };
-                self.judge(&record);
+                Some(record)
             }
             Err(reason) => {
                 self.findings.push(Finding::Unreadable { sequence: position, reason });
                 self.head = ChainHead { records: position, head: stored.hash.clone() };
+                None
             }
-        }
+        };
         self.witness_seen |= self.witness == Some(&self.head);
+        record
     }
 
     /// The walk goes on from what the record says of itself, so that one break is one finding.
@@ -302,6 +332,10 @@ impl<'a> Walk<'a> {
             | RecordBody::MessagesRefused { .. }
             | RecordBody::Intrusion { .. }
             | RecordBody::Halted { .. } => {}
+            RecordBody::BundleApplied { .. }
+            | RecordBody::Quarantined { .. }
+            | RecordBody::QuarantineLifted { .. }
+            | RecordBody::OperatorRefused { .. } => self.findings.push(Finding::Misplaced { sequence }),
         }
     }
 
@@ -372,12 +406,16 @@ impl<'a> Walk<'a> {
                 (None, None) => {}
             }
         }
+        self.check_witness();
+        Verification { head: self.head, closed: self.closed_at.is_some(), findings: self.findings }
+    }
+
+    fn check_witness(&mut self) {
         if let Some(witness) = self.witness
             && !self.witness_seen
         {
             self.findings.push(Finding::CutOff { sequence: witness.records });
         }
-        Verification { head: self.head, closed: self.closed_at.is_some(), findings: self.findings }
     }
 }
 
@@ -410,7 +448,11 @@ fn may_follow_close(body: &RecordBody) -> bool {
         | RecordBody::ApprovalExpired { .. }
         | RecordBody::CallAbandoned { .. }
         | RecordBody::Halted { .. }
-        | RecordBody::RunClosed { .. } => false,
+        | RecordBody::RunClosed { .. }
+        | RecordBody::BundleApplied { .. }
+        | RecordBody::Quarantined { .. }
+        | RecordBody::QuarantineLifted { .. }
+        | RecordBody::OperatorRefused { .. } => false,
     }
 }
 

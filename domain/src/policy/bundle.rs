@@ -41,6 +41,15 @@ pub enum PolicyScope {
     Below(String),
 }
 
+/// What a bundle is made of: enough to load the same one anywhere.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BundleFiles {
+    /// The policy files.
+    pub sources: Vec<PolicySource>,
+    /// What they are checked against and judged by.
+    pub registry: Registry,
+}
+
 /// Policies that passed every check, with the schema they were checked against.
 pub struct PolicyBundle {
     digest: Digest,
@@ -111,7 +120,7 @@ impl PolicyBundle {
         Ok(Self { digest, schema_text, unmapped, sources, registry, schema, policies, rules, records, types })
     }
 
-    /// SHA-256 over the generated schema, the policies, sorted by id, and the members of the groups.
+    /// SHA-256 over the generated schema, the policies, sorted by id, and the registry.
     #[must_use]
     pub fn digest(&self) -> &Digest {
         &self.digest
@@ -139,6 +148,12 @@ impl PolicyBundle {
     #[must_use]
     pub fn registry(&self) -> &Registry {
         &self.registry
+    }
+
+    /// What another worker loads it from.
+    #[must_use]
+    pub fn files(&self) -> BundleFiles {
+        BundleFiles { sources: self.sources.clone(), registry: self.registry.clone() }
     }
 
     /// Ids of its policies with their `@reason`, in the order of the ids.
@@ -186,11 +201,8 @@ fn digest_of(schema_text: &str, policies: &PolicySet, registry: &Registry) -> Di
         policies.policies().map(|policy| (policy.id().to_string(), policy.to_cedar().unwrap_or_default())).collect();
     texts.sort();
     let mut whole = schema_text.to_owned();
-    let members = |(group, people): (&crate::GroupName, &Vec<crate::PersonId>)| {
-        let people: Vec<_> = people.iter().map(crate::PersonId::as_str).collect();
-        format!("{group}\n{}", people.join("\n"))
-    };
-    for text in texts.into_iter().map(|(_, text)| text).chain(registry.groups.iter().map(members)) {
+    let registry = serde_json::to_string(registry).unwrap_or_default();
+    for text in texts.into_iter().map(|(_, text)| text).chain([registry]) {
         // A zero byte stands in no schema, policy or name, so two bundles never run together into one text.
         whole.push('\0');
         whole.push_str(&text);

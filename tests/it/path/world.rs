@@ -201,7 +201,7 @@ impl World {
 
     /// Why intrusions were refused, in order. Their chain verifies.
     pub(super) async fn intrusions(&self) -> Vec<String> {
-        let bodies = self.bodies(&self.store.intrusion_chain()).await;
+        let bodies = self.bodies(&self.store.own_chain()).await;
         let reason = |body| match body {
             RecordBody::Intrusion { reason, .. } => reason,
             other => panic!("{other:?}"),

@@ -14,7 +14,7 @@ use crate::{
 pub fn check(global: &Global, options: &Listing) -> anyhow::Result<Exit> {
     let config = load(&global.folder)?;
     let summary = config.summary();
-    for unmapped in config.catalog.policy.unmapped() {
+    for unmapped in config.policy.unmapped() {
         let (tool, pointer, why) = (&unmapped.tool, &unmapped.pointer, unmapped.why);
         output::note(format_args!("warning: policies cannot see `{pointer}` of tool `{tool}`: {why}"));
     }

@@ -72,7 +72,13 @@ pub(super) fn line(record: &AuditRecord) -> String {
 /// Who acted: a person where one did, else the agent.
 fn who(record: &AuditRecord) -> String {
     match &record.body {
-        RecordBody::ApprovalDecided { by, .. } | RecordBody::Resolved { by, .. } | RecordBody::Halted { by, .. } => {
+        RecordBody::ApprovalDecided { by, .. }
+        | RecordBody::Resolved { by, .. }
+        | RecordBody::Halted { by, .. }
+        | RecordBody::BundleApplied { by, .. }
+        | RecordBody::Quarantined { by, .. }
+        | RecordBody::QuarantineLifted { by, .. }
+        | RecordBody::OperatorRefused { by, .. } => {
             format!("{by} (claimed)")
         }
         RecordBody::RunOpened { .. } => format!("{} for {}", record.who.agent, record.who.on_behalf_of),
@@ -139,6 +145,24 @@ fn what(body: &RecordBody) -> String {
         }
         RecordBody::Intrusion { what, reason } => format!("INTRUSION: {what}: {reason}"),
         RecordBody::Halted { comment, .. } => format!("halted the run{}", words(comment.as_deref())),
+        RecordBody::BundleApplied { version, digest, previous, policies, rollback, .. } => {
+            let verb = if *rollback { "rolled back to" } else { "applied" };
+            let before = previous.as_ref().map_or("none", |previous| short(previous.as_str()));
+            format!(
+                "{verb} policies {}, version {version}, before {before}, by {}",
+                short(digest.as_str()),
+                named(policies)
+            )
+        }
+        RecordBody::Quarantined { target, policies, reason, .. } => {
+            format!("{target}: put into quarantine by {}: {reason}", named(policies))
+        }
+        RecordBody::QuarantineLifted { target, policies, .. } => {
+            format!("{target}: quarantine lifted by {}", named(policies))
+        }
+        RecordBody::OperatorRefused { action, target, policies, reason, .. } => {
+            format!("{target}: {action} refused by {}: {reason}", named(policies))
+        }
         RecordBody::RunClosed { state, reason, turns, usage, unknown_outcomes } => {
             let why = reason.map_or(String::new(), |reason| format!(" ({})", reason.as_str()));
             let open = unknown_outcomes.len();
@@ -250,6 +274,39 @@ mod tests {
             &serde_json::json!({ "kind": "approval_decided", "request": "r1-7f3a9c", "effect": "t2.0",
                 "verdict": "approve", "by": "eve@acme.example", "proof": "claimed", "refused": "not an approver" }),
             "eve@acme.example (claimed)  t2.0: request r1-7f3a9c approved, which does not count: not an approver",
+        );
+    }
+
+    #[test]
+    fn each_operator_act_is_one_line() {
+        let by = "olga@acme.example (claimed)  ";
+        let target = serde_json::json!({ "kind": "tool", "name": "payments.refund" });
+        let check = |body: serde_json::Value, expected: &str| check(&body, &format!("{by}{expected}"));
+        check(
+            serde_json::json!({ "kind": "bundle_applied", "version": 2, "digest": "2".repeat(64),
+                "previous": "1".repeat(64), "by": "olga@acme.example", "proof": "claimed",
+                "policies": ["operators.apply"], "rollback": false }),
+            "applied policies 222222222222, version 2, before 111111111111, by operators.apply",
+        );
+        check(
+            serde_json::json!({ "kind": "bundle_applied", "version": 1, "digest": "2".repeat(64),
+                "by": "olga@acme.example", "proof": "claimed", "policies": [], "rollback": true }),
+            "rolled back to policies 222222222222, version 1, before none, by no policy",
+        );
+        check(
+            serde_json::json!({ "kind": "quarantined", "target": target, "by": "olga@acme.example", "proof": "claimed",
+                "policies": ["operators.stop"], "reason": "leak" }),
+            "tool:payments.refund: put into quarantine by operators.stop: leak",
+        );
+        check(
+            serde_json::json!({ "kind": "quarantine_lifted", "target": target, "by": "olga@acme.example",
+                "proof": "claimed", "policies": ["operators.stop"] }),
+            "tool:payments.refund: quarantine lifted by operators.stop",
+        );
+        check(
+            serde_json::json!({ "kind": "operator_refused", "action": "lift", "target": "tool:payments.refund",
+                "by": "olga@acme.example", "proof": "claimed", "policies": [], "reason": "nobody may" }),
+            "tool:payments.refund: lift refused by no policy: nobody may",
         );
     }
 

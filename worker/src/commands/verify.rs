@@ -1,13 +1,13 @@
 //! `mandate audit verify`: whether each run's chain is whole and keeps the rules, against the head that the run's
-//! result in Temporal's history carries.
+//! result in Temporal's history carries, and whether the store's own chain is.
 
 use std::time::Duration;
 
 use futures::{StreamExt as _, stream};
 use mandate_activities::store::{RunSummary, Store};
 use mandate_domain::{
-    ChainHead, RunChain,
-    audit::verify::{Finding, Verification, verify as verify_chain},
+    ChainHead, RunChain, StoreId,
+    audit::verify::{Finding, Verification, verify as verify_chain, verify_own},
     render,
 };
 use serde::Serialize;
@@ -24,14 +24,14 @@ const RESULT_WITHIN: Duration = Duration::from_secs(3);
 /// How many runs are asked for at once.
 const ASKED_AT_ONCE: usize = 8;
 
-/// The verdict about one run.
+/// The verdict about one chain.
 #[derive(Debug, Serialize)]
 pub(super) struct Verdict {
-    run: RunChain,
+    #[serde(flatten)]
+    subject: Subject,
     holds: bool,
     records: u64,
     head: String,
-    closed: bool,
     /// Whether Temporal's history confirms the head.
     witnessed: bool,
     violations: Vec<String>,
@@ -39,14 +39,25 @@ pub(super) struct Verdict {
     notices: Vec<String>,
 }
 
-/// Verifies and prints one verdict a run.
+/// Whose chain it is.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Subject {
+    Run { run: RunChain, closed: bool },
+    Store { store: StoreId },
+}
+
+/// Verifies and prints one verdict a run, and one about the store's own chain unless a run was named.
 ///
 /// # Errors
 /// When the store or the witness that was asked for cannot be read.
 pub async fn verify(global: &Global, options: &Verify) -> anyhow::Result<Exit> {
     let store = open_existing_store(global).await?;
     let witness = witness(global, options.witness).await?;
-    let verdicts = verdicts(&store, options.workflow_id.as_deref(), witness.as_ref()).await?;
+    let mut verdicts = verdicts(&store, options.workflow_id.as_deref(), witness.as_ref()).await?;
+    if options.workflow_id.is_none() {
+        verdicts.push(judge_own(&store).await?);
+    }
     store.close().await;
     if let (Some(workflow_id), true) = (&options.workflow_id, verdicts.is_empty()) {
         anyhow::bail!("the store knows no run `{}`", render::escape_line(workflow_id));
@@ -106,7 +117,17 @@ async fn judge(store: &Store, summary: RunSummary, witness: Option<&Temporal>) -
     };
     let records = store.records(&run).await?;
     let verification = verify_chain(&run, &records, seen.as_ref());
-    Ok(verdict(run, &verification, seen.is_some()))
+    let subject = Subject::Run { run, closed: verification.closed };
+    Ok(verdict(subject, &verification, seen.is_some()))
+}
+
+/// No run ends with the head of the store's own chain, so nothing outside the store confirms it.
+async fn judge_own(store: &Store) -> anyhow::Result<Verdict> {
+    // Read first: what is appended meanwhile is then not missing.
+    let head = store.own_head().await?;
+    let chain = store.own_chain();
+    let verification = verify_own(&chain, &store.records(&chain).await?, Some(&head));
+    Ok(verdict(Subject::Store { store: store.id().clone() }, &verification, false))
 }
 
 /// The head in the run's result, if it ended with one.
@@ -116,16 +137,15 @@ async fn head_in_history(temporal: &Temporal, run: &RunChain) -> Option<ChainHea
     Some(ended.ok()?.ok()?.result?.audit)
 }
 
-fn verdict(run: RunChain, verification: &Verification, witnessed: bool) -> Verdict {
+fn verdict(subject: Subject, verification: &Verification, witnessed: bool) -> Verdict {
     let (violations, notices): (Vec<&Finding>, Vec<&Finding>) =
         verification.findings.iter().partition(|finding| finding.is_violation());
     let lines = |findings: Vec<&Finding>| findings.iter().map(ToString::to_string).collect();
     Verdict {
-        run,
+        subject,
         holds: verification.holds(),
         records: verification.head.records,
         head: verification.head.head.to_string(),
-        closed: verification.closed,
         witnessed,
         violations: lines(violations),
         notices: lines(notices),
@@ -135,13 +155,16 @@ fn verdict(run: RunChain, verification: &Verification, witnessed: bool) -> Verdi
 /// A verdict as lines for people.
 pub(super) fn text(verdict: &Verdict) -> String {
     let word = if verdict.holds { "holds" } else { "VIOLATED" };
-    let closed = if verdict.closed { "closed" } else { "open" };
     let witnessed = if verdict.witnessed { "confirmed by Temporal's history" } else { "no witness" };
     let (records, head) = (verdict.records, verdict.head.get(..12).unwrap_or_default());
-    let (workflow_id, run_id) =
-        (render::escape_line(&verdict.run.workflow_id), render::escape_line(&verdict.run.first_run_id));
-    let mut lines =
-        vec![format!("{word}  {workflow_id} (run {run_id}): {records} records, head {head}, {closed}, {witnessed}")];
+    let (name, state) = match &verdict.subject {
+        Subject::Run { run, closed } => (
+            format!("{} (run {})", render::escape_line(&run.workflow_id), render::escape_line(&run.first_run_id)),
+            if *closed { ", closed" } else { ", open" },
+        ),
+        Subject::Store { store } => (format!("store {store}"), ""),
+    };
+    let mut lines = vec![format!("{word}  {name}: {records} records, head {head}{state}, {witnessed}")];
     let found = |kind: &str, line: &String| format!("  {kind}: {}", render::escape_line(line));
     lines.extend(verdict.violations.iter().map(|line| found("violation", line)));
     lines.extend(verdict.notices.iter().map(|line| found("look", line)));
@@ -150,15 +173,21 @@ pub(super) fn text(verdict: &Verdict) -> String {
 
 #[cfg(test)]
 mod tests {
+    use mandate_activities::store::{AddressKeySource, StoreSettings};
+
     use super::*;
 
     fn run() -> RunChain {
         RunChain { workflow_id: "refund-\n1".into(), first_run_id: "run-1".into() }
     }
 
+    fn of_run(closed: bool) -> Subject {
+        Subject::Run { run: run(), closed }
+    }
+
     #[test]
     fn an_empty_chain_is_a_violation_that_is_shown() {
-        let verdict = verdict(run(), &verify_chain(&run(), &[], None), false);
+        let verdict = verdict(of_run(false), &verify_chain(&run(), &[], None), false);
         let expected = "VIOLATED  refund-\\n1 (run run-1): 0 records, head 000000000000, open, no witness\n  \
                         violation: record 1: the chain does not begin with the opening of the run";
         assert_eq!(text(&verdict), expected);
@@ -169,11 +198,38 @@ mod tests {
     fn a_notice_breaks_no_rule() {
         let findings = vec![Finding::OpenIntent { sequence: 4, effect: mandate_domain::EffectId::Model(1) }];
         let verification = Verification { head: ChainHead::empty(), closed: false, findings };
-        let verdict = verdict(run(), &verification, true);
+        let verdict = verdict(of_run(true), &verification, true);
         assert!(verdict.holds);
         assert!(
             text(&verdict)
-                .ends_with("confirmed by Temporal's history\n  look: record 4: intent of `m1` has no outcome")
+                .ends_with("closed, confirmed by Temporal's history\n  look: record 4: intent of `m1` has no outcome")
         );
+        let written = serde_json::to_value(&verdict).unwrap();
+        assert_eq!((&written["run"]["first_run_id"], &written["closed"]), (&"run-1".into(), &true.into()));
+    }
+
+    async fn judged_own(store: &Store) -> (bool, String, serde_json::Value) {
+        let verdict = judge_own(store).await.unwrap();
+        (verdict.holds, text(&verdict), serde_json::to_value(&verdict).unwrap())
+    }
+
+    #[tokio::test]
+    async fn the_stores_own_chain_has_a_verdict_that_names_the_store() {
+        let home = tempfile::tempdir().unwrap();
+        let settings = StoreSettings {
+            path: home.path().join("mandate.db"),
+            address_keys: AddressKeySource::Folder(home.path().join("keys")),
+        };
+        let store = Store::open(settings).await.unwrap();
+        let id = store.id().clone();
+        let (holds, said, _) = judged_own(&store).await;
+        assert!(holds && said == format!("holds  store {id}: 0 records, head 000000000000, no witness"), "{said}");
+        let origin =
+            mandate_domain::Origin { run_id: "run-1".into(), activity_id: "1".into(), attempt: 1, worker: "w".into() };
+        store.record_intrusion(&origin, "call_tool", "a foreign workflow").await.unwrap();
+        let (holds, said, written) = judged_own(&store).await;
+        assert!(holds && said.starts_with(&format!("holds  store {id}: 1 records, head ")), "{said}");
+        assert_eq!((&written["store"], &written["holds"]), (&id.as_str().into(), &true.into()), "{written}");
+        assert!(written.get("run").is_none() && written.get("closed").is_none(), "{written}");
     }
 }

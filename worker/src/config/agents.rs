@@ -50,8 +50,7 @@ pub(super) fn read(problems: &Problems, folder: &Path, known: &Known<'_>) -> BTr
         }
         if depth < DEPTH_MAX {
             let is_policies = |entry: &Path| entry.file_name().is_some_and(|name| name == policies::FOLDER);
-            let subfolders =
-                inside.into_iter().filter(|entry| folder.join(entry).is_dir() && !is_policies(entry));
+            let subfolders = inside.into_iter().filter(|entry| folder.join(entry).is_dir() && !is_policies(entry));
             folders.extend(subfolders.map(|entry| (entry, depth + 1)));
         }
     }

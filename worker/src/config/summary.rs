@@ -77,8 +77,8 @@ impl Config {
             tools: self.tools_in_short(),
             servers: self.servers_in_short(),
             models: self.models_in_short(),
-            policy_files: self.policies,
-            bundle: self.catalog.policy.digest().clone(),
+            policy_files: self.policy.sources().len(),
+            bundle: self.policy.digest().clone(),
         }
     }
 

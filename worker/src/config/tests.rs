@@ -407,7 +407,7 @@ fn the_example_policies_decide_as_its_readme_says() {
             facts: &mandate_domain::RunFacts::default(),
             approved: &approved.iter().map(|id| id.parse().unwrap()).collect(),
         };
-        match config.catalog.policy.decide(&request).outcome {
+        match config.policy.decide(&request).outcome {
             PolicyOutcome::Allow => "allow".to_owned(),
             PolicyOutcome::Deny => "deny".to_owned(),
             PolicyOutcome::RequireApproval(gates) => format!("{} gate", gates.len()),

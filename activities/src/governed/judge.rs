@@ -1,0 +1,106 @@
+//! Where the path asks policy: inside the recording transaction, the bundle in force, quarantine before everything.
+
+use std::collections::BTreeSet;
+
+use mandate_domain::{
+    PersonId, PolicyId, QuarantineTarget, RunFacts, ToolCallId, ToolDefinition, ToolReach,
+    policy::{PersonAction, PersonRequest, PolicyAction, PolicyDecision, PolicyOutcome, PolicyRequest, RunOf},
+};
+
+use super::{Admitted, Governed};
+use crate::{failure::ActivityFailure, store::Tx};
+
+impl Admitted {
+    /// The run, as policies about people's acts see it.
+    pub(super) fn about(&self) -> RunOf<'_> {
+        RunOf {
+            agent: &self.row.agent,
+            agent_owner: &self.row.definition.owner,
+            on_behalf_of: &self.row.on_behalf_of,
+            workflow_id: &self.chain.workflow_id,
+        }
+    }
+}
+
+impl Governed {
+    /// Whether an effect of a run may be performed.
+    pub(super) async fn judge(
+        &self,
+        tx: &mut Tx,
+        run: &Admitted,
+        action: PolicyAction<'_>,
+        facts: &RunFacts,
+        approved: &BTreeSet<PolicyId>,
+    ) -> Result<PolicyDecision, ActivityFailure> {
+        let mut touched = vec![
+            QuarantineTarget::Agent(run.row.agent.clone()),
+            QuarantineTarget::Person(run.row.on_behalf_of.clone()),
+        ];
+        match &action {
+            PolicyAction::CallTool { tool, .. } => touched.extend(targets_of(tool)),
+            PolicyAction::InvokeModel { model } => touched.push(QuarantineTarget::Model((*model).clone())),
+        }
+        if let Some(denied) = self.quarantined(tx, &touched).await? {
+            return Ok(denied);
+        }
+        Ok(self.policy.in_force(tx).await?.decide(&PolicyRequest {
+            agent: &run.row.agent,
+            agent_owner: &run.row.definition.owner,
+            on_behalf_of: &run.row.on_behalf_of,
+            workflow_id: &run.chain.workflow_id,
+            action,
+            facts,
+            approved,
+        }))
+    }
+
+    /// Whether a person may do something.
+    pub(super) async fn judge_person(
+        &self,
+        tx: &mut Tx,
+        person: &PersonId,
+        action: PersonAction<'_>,
+    ) -> Result<PolicyDecision, ActivityFailure> {
+        let mut touched = vec![QuarantineTarget::Person(person.clone())];
+        if let PersonAction::StartRun { run } = &action {
+            touched.push(QuarantineTarget::Agent(run.agent.clone()));
+            touched.push(QuarantineTarget::Person(run.on_behalf_of.clone()));
+        }
+        if let Some(denied) = self.quarantined(tx, &touched).await? {
+            return Ok(denied);
+        }
+        Ok(self.policy.in_force(tx).await?.decide_person(&PersonRequest { person, action }))
+    }
+
+    async fn quarantined(
+        &self,
+        tx: &mut Tx,
+        touched: &[QuarantineTarget],
+    ) -> Result<Option<PolicyDecision>, ActivityFailure> {
+        let Some(hit) = tx.quarantined(touched).await? else { return Ok(None) };
+        let reason = format!("`{}` is in quarantine: {}", hit.target, hit.reason);
+        let bundle = self.policy.in_force(tx).await?.digest().clone();
+        Ok(Some(PolicyDecision { outcome: PolicyOutcome::Deny, policies: Vec::new(), bundle, reason }))
+    }
+
+    /// The tool that a recorded call names, if the run was offered it.
+    pub(super) async fn tool_of<'a>(
+        &self,
+        run: &'a Admitted,
+        call: ToolCallId,
+    ) -> Result<Option<&'a ToolDefinition>, ActivityFailure> {
+        let reply = self.store.reply(&run.chain, call.turn).await?;
+        let index = usize::try_from(call.index).unwrap_or(usize::MAX);
+        let named = reply.and_then(|row| row.reply.calls.into_iter().nth(index)).map(|call| call.tool);
+        Ok(run.row.tools.iter().find(|tool| Some(tool.name.as_str()) == named.as_deref()))
+    }
+}
+
+/// A tool and the server it is reached by.
+fn targets_of(tool: &ToolDefinition) -> Vec<QuarantineTarget> {
+    let server = match &tool.reach {
+        ToolReach::Mcp { server, .. } => Some(QuarantineTarget::Server(server.clone())),
+        ToolReach::Builtin { .. } => None,
+    };
+    std::iter::once(QuarantineTarget::Tool(tool.name.clone())).chain(server).collect()
+}

@@ -1,0 +1,150 @@
+//! The policy bundle in force: the active row of the store, loaded once, the same for all workers.
+//!
+//! Every deciding transaction asks for the row's version. Another version is loaded before it decides; one that cannot
+//! be loaded never replaces a good one, and it is said in the log and by [`ActivePolicy::trouble`].
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use mandate_domain::policy::{BundleFiles, PolicyBundle};
+
+use crate::store::{BundleRow, Store, StoreError, Tx};
+
+/// The bundle in force. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct ActivePolicy {
+    store: Store,
+    kept: Arc<Mutex<Kept>>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    version: u64,
+    bundle: Arc<PolicyBundle>,
+    trouble: Option<Trouble>,
+}
+
+/// A bundle that is active and cannot be used: the one before is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trouble {
+    /// The version that is active.
+    pub active: u64,
+    /// The version that is in force here.
+    pub kept: u64,
+    /// Why the active one cannot be used.
+    pub reason: String,
+}
+
+/// Why no bundle is in force.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenPolicyError {
+    /// The store failed. Retry.
+    #[error("the store refuses")]
+    Store(#[from] StoreError),
+    /// Nothing was applied yet. Apply a bundle.
+    #[error("no policy bundle is active in this store; `mandate apply` makes the folder's policies the active ones")]
+    Nothing,
+    /// The active bundle cannot be used by this program. Apply a good one, or upgrade.
+    #[error("policy bundle version {version} cannot be used: {reason}")]
+    Unusable {
+        /// Its version.
+        version: u64,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// A bundle from its row: it has to load here, and to be what was applied.
+///
+/// # Errors
+/// In a sentence, what is wrong with it.
+pub fn load_row(row: &BundleRow) -> Result<PolicyBundle, String> {
+    let files: BundleFiles =
+        serde_json::from_value(row.files.clone()).map_err(|error| format!("it is written in another form: {error}"))?;
+    let bundle = PolicyBundle::load(&files.sources, &files.registry).map_err(|errors| {
+        let all: Vec<_> = errors.iter().map(ToString::to_string).collect();
+        all.join("; ")
+    })?;
+    if *bundle.digest() == row.digest {
+        return Ok(bundle);
+    }
+    Err(format!("its digest is {} here and was {} when it was applied", bundle.digest(), row.digest))
+}
+
+impl ActivePolicy {
+    /// Loads the active bundle.
+    ///
+    /// # Errors
+    /// [`OpenPolicyError`]: a worker does not start without a bundle.
+    pub async fn open(store: &Store) -> Result<Self, OpenPolicyError> {
+        let row = store.active_bundle().await?.ok_or(OpenPolicyError::Nothing)?;
+        let bundle = load_row(&row).map_err(|reason| OpenPolicyError::Unusable { version: row.version, reason })?;
+        let kept = Kept { version: row.version, bundle: Arc::new(bundle), trouble: None };
+        Ok(Self { store: store.clone(), kept: Arc::new(Mutex::new(kept)) })
+    }
+
+    /// The bundle that decides in this transaction.
+    ///
+    /// # Errors
+    /// [`StoreError`] of the database.
+    pub async fn in_force(&self, tx: &mut Tx) -> Result<Arc<PolicyBundle>, StoreError> {
+        let active = tx.active_bundle_version().await?;
+        if let Some(known) = self.known(active) {
+            return Ok(known);
+        }
+        // The transaction holds the write lock, so the row is the one of that version.
+        if let Some(row) = self.store.active_bundle().await? {
+            self.take(&row);
+        }
+        Ok(Arc::clone(&self.kept().bundle))
+    }
+
+    /// The bundle that this worker judged by last: for what is shown, not for what is decided.
+    #[must_use]
+    pub fn last(&self) -> Arc<PolicyBundle> {
+        Arc::clone(&self.kept().bundle)
+    }
+
+    /// The version of that bundle.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.kept().version
+    }
+
+    /// What is wrong with the active bundle, if an older one is in force.
+    #[must_use]
+    pub fn trouble(&self) -> Option<Trouble> {
+        self.kept().trouble.clone()
+    }
+
+    /// The kept bundle, if it is the active one or the active one was found to be unusable before.
+    fn known(&self, active: Option<u64>) -> Option<Arc<PolicyBundle>> {
+        let kept = self.kept();
+        let unusable = kept.trouble.as_ref().map(|trouble| trouble.active);
+        let known = active.is_none() || active == Some(kept.version) || active == unusable;
+        known.then(|| Arc::clone(&kept.bundle))
+    }
+
+    fn take(&self, row: &BundleRow) {
+        match load_row(row) {
+            Ok(bundle) => {
+                tracing::info!(version = row.version, digest = %row.digest, "another policy bundle is in force");
+                *self.kept() = Kept { version: row.version, bundle: Arc::new(bundle), trouble: None };
+            }
+            Err(reason) => {
+                let mut kept = self.kept();
+                tracing::error!(
+                    active = row.version,
+                    kept = kept.version,
+                    reason,
+                    "the active policy bundle cannot be used; the last good one stays in force"
+                );
+                kept.trouble = Some(Trouble { active: row.version, kept: kept.version, reason });
+            }
+        }
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        // Nothing panics while it is held, and what it holds is whole at every step.
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
