@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use mandate_activities::{
     AgentActivities, ServerExecutions, Setup,
+    policy::ActivePolicy,
     store::{AddressKeySource, Store, StoreSettings},
 };
 use mandate_domain::{ChainHead, ToolCallId, audit::RecordBody};
@@ -120,8 +121,10 @@ async fn activities(scenario: &Scenario) -> AgentActivities {
         path: scenario.path("var/mandate.db"),
         address_keys: AddressKeySource::Folder(scenario.path("var/keys")),
     };
+    let store = Store::open(settings).await.unwrap();
     AgentActivities::new(Setup {
-        store: Store::open(settings).await.unwrap(),
+        policy: ActivePolicy::open(&store).await.unwrap(),
+        store,
         catalog: config.catalog,
         task_queue: config.task_queue,
         identity: "test".to_owned(),

@@ -133,6 +133,9 @@ pub struct Run {
     /// The person it acts for
     #[arg(long, value_name = "PERSON")]
     pub on_behalf_of: PersonId,
+    /// Who starts it, if that is not the person it acts for: policy decides whether they may
+    #[arg(long, value_name = "PERSON")]
+    pub started_by: Option<PersonId>,
     /// Workflow id; two runs with one id cannot be open at once [default: made up]
     #[arg(long)]
     pub workflow_id: Option<String>,

@@ -17,6 +17,7 @@ mod limits;
 mod models;
 mod policies;
 mod problems;
+mod profile;
 mod reader;
 mod root;
 mod servers;
@@ -26,6 +27,7 @@ mod tests;
 mod tools;
 
 pub use problems::{ConfigErrors, ConfigProblem};
+pub use profile::Profile;
 pub use summary::{AgentSummary, CheckSummary, ModelSummary, ServerSummary, ToolSummary};
 
 use problems::Problems;
@@ -36,6 +38,8 @@ use root::{Folders, ROOT_FILE, Root};
 pub struct Config {
     /// The operating folder, absolute.
     pub folder: PathBuf,
+    /// What the folder is for.
+    pub profile: Profile,
     /// What the activities read.
     pub catalog: Catalog,
     /// Where the store is.
@@ -91,7 +95,7 @@ fn read(problems: &Problems, folder: &Path, programs: &Path) -> Option<Config> {
     if !problems.is_empty() {
         return None;
     }
-    let Root { store, task_queue, limits, groups, servers, models } = root;
+    let Root { profile, store, task_queue, limits, groups, servers, models } = root;
     let (tools, servers, models) = (tools.usable, servers.usable, models.usable);
     let registry = Registry {
         tools: tools.clone(),
@@ -104,7 +108,7 @@ fn read(problems: &Problems, folder: &Path, programs: &Path) -> Option<Config> {
         .map_err(|errors| errors.into_iter().for_each(|error| problems.policy(error)))
         .ok()?;
     let catalog = Catalog { agents, tools, servers, models };
-    Some(Config { folder, catalog, store, task_queue, limits, policy })
+    Some(Config { folder, profile, catalog, store, task_queue, limits, policy })
 }
 
 fn start(problems: &Problems, folder: &Path) -> Option<PathBuf> {

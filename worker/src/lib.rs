@@ -7,6 +7,7 @@ use std::{process::ExitCode, time::Duration};
 
 use clap::Parser as _;
 
+pub mod bundle;
 pub mod cli;
 pub mod commands;
 pub mod config;

@@ -258,7 +258,7 @@ async fn a_claim_for_something_else_is_a_conflict_and_performs_nothing() {
 async fn two_attempts_at_once_perform_once() {
     let world = Folder::proposing(&[&refund(4_500), &refund(5_500)]).world().await;
     let mut run = Run::proposed(&world).await;
-    let workers: Vec<_> = (0..4).map(|_| world.worker()).collect();
+    let workers: Vec<_> = join_all((0..4).map(|_| world.worker())).await;
     let attempts = workers.iter().map(|worker| call(worker, run.call_input("t1.0")));
     let others = workers.iter().map(|worker| call(worker, run.call_input("t1.1")));
     for ended in futures::future::join_all(attempts.chain(others)).await {

@@ -17,7 +17,7 @@ async fn a_model_that_will_not_answer_is_recorded_once_and_not_asked_again() {
     let ModelCallOutcome::Failed { reason } = &first else { panic!("{first:?}") };
     assert!(reason.contains("no reply left"), "{reason}");
     let records = run.records().await;
-    assert_eq!(invoke(&world.worker(), input).await.unwrap().outcome, first);
+    assert_eq!(invoke(&world.worker().await, input).await.unwrap().outcome, first);
     assert_eq!(run.records().await, records);
     let outcome = |body: &RecordBody| matches!(body, RecordBody::Outcome { is_error: true, .. });
     assert_eq!(run.count(outcome).await, 1);
@@ -68,7 +68,7 @@ async fn a_policy_change_does_not_take_back_a_recorded_reply() {
         r#"@id("models.none") @reason("no model today")
         forbid (principal, action == Mandate::Action::"invoke_model", resource);"#,
     );
-    let again = invoke(&world.worker(), input).await.unwrap();
+    let again = invoke(&world.worker().await, input).await.unwrap();
     assert_eq!(again.outcome, ModelCallOutcome::Replied(reply));
 }
 
@@ -76,7 +76,7 @@ async fn a_policy_change_does_not_take_back_a_recorded_reply() {
 async fn attempts_at_once_ask_the_model_once_and_none_of_them_fails() {
     let world = Folder::proposing(&[READ]).world().await;
     let mut run = Run::open(&world).await;
-    let workers: Vec<_> = (0..6).map(|_| world.worker()).collect();
+    let workers: Vec<_> = join_all((0..6).map(|_| world.worker())).await;
     let attempts = workers.iter().map(|worker| invoke(worker, run.next_turn()));
     for ended in futures::future::join_all(attempts).await {
         match ended {

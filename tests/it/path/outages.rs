@@ -16,7 +16,7 @@ async fn a_tool_server_that_cannot_be_started_keeps_a_run_from_opening_and_may_p
         .await;
     let down = world.folder.path().join("var/down");
     std::fs::write(&down, "").unwrap();
-    let worker = world.worker();
+    let worker = world.worker().await;
     open(&worker).await.unwrap_err().may_pass("ToolServerUnreachable", "the database is locked");
     assert_eq!(world.store.runs(None).await.unwrap(), []);
     std::fs::remove_file(&down).unwrap();

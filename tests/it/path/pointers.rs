@@ -25,7 +25,7 @@ async fn a_call_that_no_reply_proposed_is_refused() {
     let world = Folder::proposing(&[READ]).world().await;
     let run = Run::proposed(&world).await;
     for (activity, forged) in [("21", "t1.1"), ("22", "t2.0"), ("23", "t1.0r2"), ("24", "t0.0")] {
-        let failed = call(&world.worker_for(task(activity)), run.call_input(forged)).await.unwrap_err();
+        let failed = call(&world.worker_for(task(activity)).await, run.call_input(forged)).await.unwrap_err();
         intrusion(&world, failed, forged).await;
     }
     assert_eq!((world.intrusions().await.len(), run.intents().await), (4, 0));
@@ -57,7 +57,7 @@ async fn a_turn_with_another_transcript_or_other_results_is_refused() {
         ("38", forged(|input| input.turn = 0), "from 1"),
     ];
     for (activity, input, words) in cases {
-        let failed = invoke(&world.worker_for(task(activity)), input).await.unwrap_err();
+        let failed = invoke(&world.worker_for(task(activity)).await, input).await.unwrap_err();
         intrusion(&world, failed, words).await;
     }
     let intent = |body: &RecordBody| matches!(body, RecordBody::Intent { .. });
@@ -82,7 +82,7 @@ async fn a_run_of_another_store_is_refused_naming_both() {
     let path = elsewhere.path().join("mandate.db");
     let address_keys = AddressKeySource::Folder(elsewhere.path().join("keys"));
     let other = Store::open(StoreSettings { path, address_keys }).await.unwrap();
-    let worker = world.worker_on(other.clone(), Task::default());
+    let worker = world.worker_on(other.clone(), Task::default()).await;
     let failed = call(&worker, run.call_input("t1.0")).await.unwrap_err();
     failed.for_good("OtherStore", world.store.id().as_str());
     failed.for_good("OtherStore", other.id().as_str());
@@ -133,13 +133,13 @@ async fn an_execution_that_is_no_agent_run_of_this_queue_is_refused() {
         ("tail", agent, "not opened"),
     ] {
         let activity_id = if workflow_type == agent { "2" } else { "1" };
-        let worker = world.worker_for(Task { workflow_type, run_id, activity_id, ..Task::default() });
+        let worker = world.worker_for(Task { workflow_type, run_id, activity_id, ..Task::default() }).await;
         let failed = call(&worker, run.call_input("t1.0")).await.unwrap_err();
         intrusion(&world, failed, words).await;
     }
     for (run_id, words) in [("foreign", "Forged"), ("elsewhere", "`other`"), ("unknown", "no such"), ("tail", "never")]
     {
-        let worker = world.worker_for(Task { run_id, activity_id: "3", ..Task::default() });
+        let worker = world.worker_for(Task { run_id, activity_id: "3", ..Task::default() }).await;
         intrusion(&world, open(&worker).await.unwrap_err(), words).await;
     }
     assert_eq!((world.intrusions().await.len(), run.intents().await), (10, 0));
@@ -149,7 +149,7 @@ async fn an_execution_that_is_no_agent_run_of_this_queue_is_refused() {
 async fn an_activity_without_a_workflow_is_refused() {
     let world = Folder::proposing(&[READ]).world().await;
     let run = Run::proposed(&world).await;
-    let worker = world.worker_for(Task { workflow_id: None, ..Task::default() });
+    let worker = world.worker_for(Task { workflow_id: None, ..Task::default() }).await;
     let words = "without a workflow execution";
     open(&worker).await.unwrap_err().for_good("NoWorkflow", words);
     call(&worker, run.call_input("t1.0")).await.unwrap_err().for_good("NoWorkflow", words);
@@ -163,7 +163,7 @@ async fn a_continued_execution_goes_on_with_its_chain() {
     let world = Folder::proposing(&[READ]).world().await;
     let mut run = Run::proposed(&world).await;
     world.start("run-2", super::world::RUN_ID, mandate_workflows::WORKFLOW_TYPE, "mandate");
-    run.worker = world.worker_for(Task { run_id: "run-2", ..Task::default() });
+    run.worker = world.worker_for(Task { run_id: "run-2", ..Task::default() }).await;
     run.returned("t1.0").await;
     run.turn().await;
     run.close().await;
@@ -187,7 +187,7 @@ async fn a_start_input_that_is_no_task_and_an_unknown_agent_are_refused() {
     ];
     for (run_id, input, kind, words) in bad {
         world.start_with(run_id, run_id, agent, "mandate", input.to_owned());
-        let worker = world.worker_for(Task { run_id, ..Task::default() });
+        let worker = world.worker_for(Task { run_id, ..Task::default() }).await;
         open(&worker).await.unwrap_err().for_good(kind, words);
     }
     assert_eq!(world.store.runs(None).await.unwrap(), []);

@@ -47,11 +47,11 @@ async fn every_activity_answers_the_same_again_and_performs_nothing() {
     let asked = run.next_turn();
     run.turn().await;
     let first = invoke(&run.worker, asked.clone()).await.unwrap();
-    assert_eq!(first, invoke(&world.worker(), asked).await.unwrap());
+    assert_eq!(first, invoke(&world.worker().await, asked).await.unwrap());
 
     let input = run.call_input("t1.0");
     let waiting = call(&run.worker, input.clone()).await.unwrap();
-    assert_eq!(waiting, call(&world.worker(), input.clone()).await.unwrap());
+    assert_eq!(waiting, call(&world.worker().await, input.clone()).await.unwrap());
     let ToolCallOutcome::ApprovalRequired { requests } = waiting.outcome else { panic!("{waiting:?}") };
 
     let decision = run.decision(requests[0].call, &requests[0].id, Verdict::Approve, BO);
@@ -62,7 +62,7 @@ async fn every_activity_answers_the_same_again_and_performs_nothing() {
 
     let paid = call(&run.worker, input.clone()).await.unwrap();
     assert!(matches!(paid.outcome, ToolCallOutcome::Returned { is_error: false, .. }), "{paid:?}");
-    assert_eq!(call(&world.worker(), input).await.unwrap(), paid);
+    assert_eq!(call(&world.worker().await, input).await.unwrap(), paid);
     assert_eq!((run.paid().await, world.requests_received().await), (vec![50_000], 1));
     assert_eq!(run.look_up("t1.0").await, paid.outcome);
 
@@ -117,7 +117,7 @@ async fn at_once<T: PartialEq + std::fmt::Debug>(
 async fn attempts_at_once_answer_the_same_and_record_once() {
     let calls = [&refund(50_000), "{ tool = 'nothing' }", &refund(600_000)];
     let world = Folder::proposing(&calls).world().await;
-    let workers: Vec<_> = (0..4).map(|_| world.worker()).collect();
+    let workers: Vec<_> = join_all((0..4).map(|_| world.worker())).await;
     let opened = at_once(&workers, async |worker| Ok(open(worker).await?.opened)).await;
     let mut run = Run::proposed(&world).await;
     assert_eq!(run.opened, opened);

@@ -120,7 +120,7 @@ pub(super) struct Run<'w> {
 
 impl<'w> Run<'w> {
     pub(super) async fn open(world: &'w World) -> Self {
-        let worker = world.worker();
+        let worker = world.worker().await;
         let OpenRunOutput { opened, audit } = open(&worker).await.unwrap();
         let transcript = opened.transcript.clone();
         Self { world, worker, opened, audit, transcript, turn: 0, calls: 0, results: BTreeMap::new(), reviews: 0 }
@@ -291,7 +291,7 @@ impl<'w> Run<'w> {
 
     /// From now on a worker carries on that has read the folder again.
     pub(super) fn next_worker(&mut self) {
-        self.worker = self.world.worker();
+        self.worker = self.world.worker().await;
     }
 
     /// The run's records, which verify, and how many of them are as asked.

@@ -107,7 +107,7 @@ async fn an_outcome_that_came_in_before_the_word_of_a_person_stands() {
     let mut run = Run::proposed(&world).await;
     world.signal_server(Signal::SIGSTOP);
     let input = run.call_input("t1.0");
-    let first = std::mem::replace(&mut run.worker, world.worker());
+    let first = std::mem::replace(&mut run.worker, world.worker().await);
     let meanwhile = async {
         wait_until("the call is begun", async || world.effect("t1.0").await.is_some()).await;
         assert!(matches!(run.look_up("t1.0").await, ToolCallOutcome::OutcomeUnknown { .. }));
@@ -129,7 +129,7 @@ async fn an_outcome_that_comes_after_the_word_of_a_person_is_recorded_as_late() 
     let mut run = Run::proposed(&world).await;
     world.signal_server(Signal::SIGSTOP);
     let input = run.call_input("t1.0");
-    let first = std::mem::replace(&mut run.worker, world.worker());
+    let first = std::mem::replace(&mut run.worker, world.worker().await);
     let meanwhile = async {
         wait_until("the call is begun", async || world.effect("t1.0").await.is_some()).await;
         run.look_up("t1.0").await;

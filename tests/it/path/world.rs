@@ -15,7 +15,7 @@ use mandate_activities::{
     store::{AddressKeySource, Store, StoreSettings},
 };
 use mandate_domain::{RecordBody, RunChain, audit::verify::verify};
-use mandate_worker::config::Config;
+use mandate_worker::{bundle, config::Config};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -162,20 +162,22 @@ impl World {
     }
 
     /// A worker that has read the folder as it is now, with an activity task of the run.
-    pub(super) fn worker(&self) -> ActivityEnvironment {
-        self.worker_for(Task::default())
+    pub(super) async fn worker(&self) -> ActivityEnvironment {
+        self.worker_for(Task::default()).await
     }
 
-    pub(super) fn worker_for(&self, task: Task) -> ActivityEnvironment {
-        self.worker_on(self.store.clone(), task)
+    pub(super) async fn worker_for(&self, task: Task) -> ActivityEnvironment {
+        self.worker_on(self.store.clone(), task).await
     }
 
-    pub(super) fn worker_on(&self, store: Store, task: Task) -> ActivityEnvironment {
+    pub(super) async fn worker_on(&self, store: Store, task: Task) -> ActivityEnvironment {
         let config = Config::load(self.folder.path(), &programs()).unwrap_or_else(|errors| panic!("{errors}"));
         let executions = Arc::<FirstEvents>::clone(&self.executions);
+        let policy = bundle::in_force(&config, &store, "test").await.unwrap();
         let activities = AgentActivities::new(Setup {
             store,
             catalog: config.catalog,
+            policy,
             task_queue: config.task_queue,
             identity: "test".to_owned(),
             executions,
@@ -203,10 +205,11 @@ impl World {
     pub(super) async fn intrusions(&self) -> Vec<String> {
         let bodies = self.bodies(&self.store.own_chain()).await;
         let reason = |body| match body {
-            RecordBody::Intrusion { reason, .. } => reason,
+            RecordBody::Intrusion { reason, .. } => Some(reason),
+            RecordBody::BundleApplied { .. } => None,
             other => panic!("{other:?}"),
         };
-        bodies.into_iter().map(reason).collect()
+        bodies.into_iter().filter_map(reason).collect()
     }
 
     /// The records of a chain, which verifies.

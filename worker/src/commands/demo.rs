@@ -178,7 +178,12 @@ async fn walk(
     temporal: &Temporal,
     server: Option<&Started>,
 ) -> anyhow::Result<Exit> {
-    let task = AgentTask { agent: AGENT.parse()?, prompt: PROMPT.to_owned(), on_behalf_of: REQUESTER.parse()? };
+    let task = AgentTask {
+        agent: AGENT.parse()?,
+        prompt: PROMPT.to_owned(),
+        on_behalf_of: REQUESTER.parse()?,
+        started_by: None,
+    };
     let workflow_id = format!("demo-{}", run::made_up_id(&task.agent));
     let handle = temporal.start(&workflow_id, TASK_QUEUE, &task).await?;
     let run_id = handle.info().run_id.clone().unwrap_or_default();

@@ -4,7 +4,8 @@
 use anyhow::Context as _;
 use mandate_activities::store::Store;
 use mandate_domain::{
-    AuditRecord, DecisionOutcome, EffectId, KnownBy, PolicyId, RecordBody, Resolution, RunChain, Usage, Verdict, render,
+    AuditRecord, DataClass, DecisionOutcome, EffectId, KnownBy, PolicyId, RecordBody, Resolution, RunChain, Usage,
+    Verdict, render,
 };
 
 use super::open_existing_store;

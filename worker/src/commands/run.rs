@@ -22,7 +22,12 @@ const POLL_EVERY: Duration = Duration::from_millis(500);
 pub async fn run(global: &Global, options: Run) -> anyhow::Result<Exit> {
     let temporal = connection::connect(global).await?;
     let workflow_id = options.workflow_id.unwrap_or_else(|| made_up_id(&options.agent));
-    let task = AgentTask { agent: options.agent, prompt: options.prompt, on_behalf_of: options.on_behalf_of };
+    let task = AgentTask {
+        agent: options.agent,
+        prompt: options.prompt,
+        on_behalf_of: options.on_behalf_of,
+        started_by: options.started_by,
+    };
     let handle = temporal.start(&workflow_id, &options.task_queue, &task).await?;
     let run_id = handle.info().run_id.clone().unwrap_or_default();
     if options.detach {

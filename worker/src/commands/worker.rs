@@ -8,6 +8,7 @@ use temporalio_sdk::{Runtime, Worker, runtime::RuntimeOptions};
 
 use super::{load, open_store};
 use crate::{
+    bundle,
     cli::{self, Global},
     connection,
     output::Exit,
@@ -24,13 +25,16 @@ pub async fn worker(global: &Global, options: cli::Worker) -> anyhow::Result<Exi
     let store = open_store(&config).await?;
     registration::ensure_search_attributes(&temporal).await;
     let task_queue = options.task_queue.unwrap_or_else(|| config.task_queue.clone());
-    let bundle = config.catalog.policy.digest().to_string();
+    let identity = identity();
+    let policy = bundle::in_force(&config, &store, &identity).await?;
+    let bundle = policy.last().digest().to_string();
     let store_id = store.id().to_string();
     let activities = AgentActivities::new(Setup {
         store,
         catalog: config.catalog,
+        policy,
         task_queue: task_queue.clone(),
-        identity: identity(),
+        identity,
         executions: Arc::new(ServerExecutions::new(temporal.client.clone())),
     })?;
     let registered = registration::worker_options(&task_queue, activities.clone())?;

@@ -39,6 +39,8 @@ fn record(body: RecordBody) -> AuditRecord {
 
 fn opened() -> RecordBody {
     RecordBody::RunOpened {
+        policies: vec![],
+        started_by: None,
         prompt: address(1),
         model: ModelName::parse("support").unwrap(),
         instructions: Digest::from_bytes([2; 32]),
@@ -109,6 +111,8 @@ fn unknown(effect: EffectId) -> RecordBody {
 
 fn resolved(effect: EffectId, refused: Option<&str>) -> RecordBody {
     RecordBody::Resolved {
+        policies: vec![],
+        bundle: None,
         effect,
         resolution: Resolution::Skip,
         by: PersonId::parse("bo@acme.example").unwrap(),
@@ -120,6 +124,8 @@ fn resolved(effect: EffectId, refused: Option<&str>) -> RecordBody {
 
 fn decided(effect: EffectId, refused: Option<&str>) -> RecordBody {
     RecordBody::ApprovalDecided {
+        policies: vec![],
+        bundle: None,
         request: RequestId::parse("r1-abcdef").unwrap(),
         effect,
         verdict: Verdict::Approve,

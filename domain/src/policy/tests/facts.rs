@@ -67,6 +67,8 @@ fn not_sent(index: u32, epoch: u32) -> RecordBody {
 
 fn resolved(index: u32, resolution: Resolution) -> RecordBody {
     RecordBody::Resolved {
+        policies: vec![],
+        bundle: None,
         effect: EffectId::Tool(call(index)),
         resolution,
         by: PersonId::parse("bo").unwrap(),
