@@ -3,7 +3,7 @@
 //!
 //! Reading order: [`agent`] (what a run is asked and answers), [`agent_run`] (the run as a state machine),
 //! [`tool`] and [`model`] (what it calls), [`policy`] (what it may call), [`approval`] (who else decides),
-//! [`audit`] (what is recorded), [`ids`] and [`canonical`] (names and digests).
+//! [`reveal`] (what of the data is shown), [`audit`] (what is recorded), [`ids`] and [`canonical`] (names and digests).
 
 pub mod agent;
 pub mod agent_run;
@@ -14,6 +14,7 @@ pub mod ids;
 pub mod model;
 pub mod policy;
 pub mod render;
+pub mod reveal;
 pub mod tool;
 
 pub use agent::{
@@ -24,10 +25,11 @@ pub use approval::{ApprovalDecision, ApprovalRequest, Gate, Resolution, Review, 
 pub use audit::{AuditRecord, ChainHead, DecisionOutcome, EffectId, KnownBy, Origin, Proof, RecordBody, Who};
 pub use canonical::AddressKey;
 pub use ids::{
-    Address, AgentName, Digest, GroupName, ModelName, ParseIdError, PersonId, PolicyId, RequestId, RunChain,
-    ServerName, StoreId, ToolCallId, ToolName,
+    Address, AgentName, DataClass, Digest, FieldPath, GroupName, ModelName, ParseIdError, PersonId, PolicyId,
+    RequestId, RunChain, ServerName, StoreId, ToolCallId, ToolName,
 };
 pub use model::{
     Arguments, CallSummary, Content, Message, ModelReply, ModelRequest, ModelTurn, OfferedTool, ProposedCall, Usage,
 };
+pub use reveal::{FieldClasses, Masked, MaskedText};
 pub use tool::{BuiltinTool, Recovery, Refusal, RefusalKind, ToolCallOutcome, ToolDefinition, ToolReach};
