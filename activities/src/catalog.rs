@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, path::PathBuf};
 
 use mandate_domain::{
-    AgentDefinition, AgentName, GroupName, ModelName, PersonId, ServerName, ToolDefinition, ToolName,
+    AgentDefinition, AgentName, DataClass, GroupName, ModelName, PersonId, ServerName, ToolDefinition, ToolName,
     policy::PolicyBundle,
 };
 
@@ -21,6 +21,8 @@ pub struct Catalog {
     pub models: BTreeMap<ModelName, ModelSettings>,
     /// Members of each group of people.
     pub groups: BTreeMap<GroupName, Vec<PersonId>>,
+    /// What each declared data class is. `unclassified` is built in and not among them.
+    pub data_classes: BTreeMap<DataClass, String>,
     /// The validated policies.
     pub policy: PolicyBundle,
 }

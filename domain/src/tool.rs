@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{ApprovalRequest, Content, Digest, PersonId, PolicyId, ServerName, ToolName, canonical};
+use crate::{ApprovalRequest, Content, Digest, FieldClasses, PersonId, PolicyId, ServerName, ToolName, canonical};
 
 pub mod arguments;
 
@@ -35,10 +35,27 @@ pub struct ToolDefinition {
     pub settles_within_secs: Option<u64>,
     /// Longest time one call may take, in seconds.
     pub timeout_secs: u64,
+    /// What one call costs, in millionths of the organisation's currency.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub cost_micros: u64,
+    /// Required integer arguments whose sums policies may limit, such as `amount_cents`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub amounts: Vec<String>,
+    /// The classes of what is in the arguments.
+    #[serde(default, skip_serializing_if = "FieldClasses::is_empty")]
+    pub argument_classes: FieldClasses,
+    /// The classes of what is in the results.
+    #[serde(default, skip_serializing_if = "FieldClasses::is_empty")]
+    pub result_classes: FieldClasses,
     /// JSON Schema of the arguments. The tool server's own schema must allow the same.
     pub input_schema: Value,
     /// How it is reached.
     pub reach: ToolReach,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// How a tool is reached.

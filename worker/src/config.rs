@@ -12,7 +12,9 @@ use mandate_domain::{
 };
 
 mod agents;
+mod classes;
 mod folder;
+mod input_schema;
 mod limits;
 mod models;
 mod problems;
@@ -90,9 +92,9 @@ fn read(problems: &Problems, folder: &Path, programs: &Path) -> Option<Config> {
         return None;
     }
     let policy = load_policy(problems, &sources, &tools.usable, &root)?;
-    let Root { store, task_queue, limits, groups, servers, models } = root;
-    let (tools, servers, models) = (tools.usable, servers.usable, models.usable);
-    let catalog = Catalog { agents, tools, servers, models, groups, policy };
+    let Root { store, task_queue, limits, groups, data_classes, servers, models } = root;
+    let (tools, servers, models, data_classes) = (tools.usable, servers.usable, models.usable, data_classes.usable);
+    let catalog = Catalog { agents, tools, servers, models, groups, data_classes, policy };
     Some(Config { folder, catalog, store, task_queue, limits, policies: sources.len() })
 }
 

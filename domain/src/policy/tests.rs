@@ -62,6 +62,10 @@ fn tool(name: &str, read_only: bool, input_schema: Value) -> ToolDefinition {
         check: None,
         settles_within_secs: None,
         timeout_secs: 10,
+        cost_micros: 0,
+        amounts: Vec::new(),
+        argument_classes: [].into(),
+        result_classes: [].into(),
         input_schema,
         reach: ToolReach::Builtin { tool: BuiltinTool::CurrentTime },
     }
