@@ -82,6 +82,14 @@ fn is_plain(text: &str) -> bool {
     !text.trim().is_empty() && text.len() <= 1000 && !text.chars().any(char::is_control)
 }
 
+/// A JSON pointer of bounded length: each token behind its slash, `~` only in `~0` and `~1`.
+fn is_field_path(text: &str) -> bool {
+    (text.is_empty() || text.starts_with('/'))
+        && text.len() <= 500
+        && !text.chars().any(char::is_control)
+        && text.split('~').skip(1).all(|rest| rest.starts_with(['0', '1']))
+}
+
 fn is_hex64(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
@@ -115,8 +123,15 @@ name_type!(
         && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '-' | ':' | '[' | ']'))
 );
 name_type!(
-    /// Class of data, `contact`: what policies say who may see.
+    /// A class of data that the organisation declares, `contact`: what policies say who may see.
     DataClass, "data class", "use lower-case letters, digits and hyphens, at most 64 bytes", is_slug
+);
+name_type!(
+    /// Which fields of a JSON value are meant: a JSON pointer (RFC 6901) in which the token `*` stands for every item of
+    /// an array and every member of an object. The empty text is the whole value. There is no way to name a member that
+    /// is itself called `*`.
+    FieldPath, "field path", "write a JSON pointer such as `/customer/email` or `/items/*`, at most 500 bytes",
+    is_field_path
 );
 name_type!(
     /// The identity of a person or a service, as the organisation writes it: `ana@acme.example`.
@@ -179,11 +194,30 @@ impl AgentName {
     }
 }
 
+/// What a field without a label is.
+const UNCLASSIFIED: &str = "unclassified";
+
 impl DataClass {
-    /// The class of every field that the registry gives none.
+    /// The class of every field that has no label. It is built in and cannot be declared.
     #[must_use]
     pub fn unclassified() -> Self {
-        Self("unclassified".to_owned())
+        Self(UNCLASSIFIED.to_owned())
+    }
+
+    /// Whether this is the class of what has no label.
+    #[must_use]
+    pub fn is_unclassified(&self) -> bool {
+        self.0 == UNCLASSIFIED
+    }
+}
+
+impl FieldPath {
+    /// The token that stands for every item or member.
+    pub const EVERY: &str = "*";
+
+    /// The tokens from the root on, as keys and indexes are written in a value.
+    pub fn tokens(&self) -> impl Iterator<Item = String> {
+        self.0.split('/').skip(1).map(|token| token.replace("~1", "/").replace("~0", "~"))
     }
 }
 
@@ -286,6 +320,23 @@ mod tests {
         for bad in ["", "r-7f3a9c", "r2-7f3a9", "r2-7F3A9C", "2-7f3a9c", "r2-7f3a9c0"] {
             assert!(!request(bad), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_field_path_is_a_json_pointer() {
+        let tokens = |text: &str| FieldPath::parse(text).unwrap().tokens().collect::<Vec<_>>();
+        assert_eq!(tokens(""), Vec::<String>::new());
+        assert_eq!(tokens("/"), [""]);
+        assert_eq!(tokens("/items/*/a~1b~01"), ["items", "*", "a/b~1"]);
+        for bad in ["email", "#/email", "/a~", "/a~2", "/a\nb", &format!("/{}", "a".repeat(500))] {
+            assert!(FieldPath::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn unclassified_is_a_data_class() {
+        assert_eq!(DataClass::parse("unclassified"), Ok(DataClass::unclassified()));
+        assert!(DataClass::unclassified().is_unclassified() && DataClass::parse("Contact").is_err());
     }
 
     #[test]

@@ -3,8 +3,8 @@
 //!
 //! Reading order: [`agent`] (what a run is asked and answers), [`agent_run`] (the run as a state machine),
 //! [`tool`] and [`model`] (what it calls), [`policy`] (what it may call), [`approval`] (who else decides),
-//! [`quarantine`] (what nothing may touch), [`audit`] (what is recorded), [`facts`] (what the records sum up to),
-//! [`ids`] and [`canonical`] (names and digests).
+//! [`reveal`] (what of the data is shown), [`quarantine`] (what nothing may touch), [`audit`] (what is recorded),
+//! [`facts`] (what the records sum up to), [`ids`] and [`canonical`] (names and digests).
 
 pub mod agent;
 pub mod agent_run;
@@ -17,6 +17,7 @@ pub mod model;
 pub mod policy;
 pub mod quarantine;
 pub mod render;
+pub mod reveal;
 pub mod tool;
 
 pub use agent::{
@@ -28,11 +29,12 @@ pub use audit::{AuditRecord, ChainHead, DecisionOutcome, EffectId, KnownBy, Orig
 pub use canonical::AddressKey;
 pub use facts::RunFacts;
 pub use ids::{
-    Address, AgentName, DataClass, Digest, GroupName, ModelName, ParseIdError, PersonId, PolicyId, ProviderName,
-    RequestId, RunChain, ServerName, StoreId, ToolCallId, ToolName,
+    Address, AgentName, DataClass, Digest, FieldPath, GroupName, ModelName, ParseIdError, PersonId, PolicyId,
+    ProviderName, RequestId, RunChain, ServerName, StoreId, ToolCallId, ToolName,
 };
 pub use model::{
     Arguments, CallSummary, Content, Message, ModelReply, ModelRequest, ModelTurn, OfferedTool, ProposedCall, Usage,
 };
 pub use quarantine::{QuarantineTarget, Quarantined};
+pub use reveal::{FieldClasses, Masked, MaskedText};
 pub use tool::{BuiltinTool, Recovery, Refusal, RefusalKind, ToolCallOutcome, ToolDefinition, ToolReach};

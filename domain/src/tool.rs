@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{ApprovalRequest, Content, Digest, PersonId, PolicyId, ServerName, ToolName, canonical, policy};
+use crate::{
+    ApprovalRequest, Content, Digest, FieldClasses, PersonId, PolicyId, ServerName, ToolName, canonical, policy,
+};
 
 pub mod arguments;
 
@@ -40,9 +42,15 @@ pub struct ToolDefinition {
     /// What one call costs, in millionths of the organisation's currency.
     #[serde(default, skip_serializing_if = "crate::model::is_zero")]
     pub cost_micros: u64,
-    /// Required integer arguments whose sums over a run policies may limit.
+    /// Required integer arguments whose sums policies may limit, such as `amount_cents`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub amounts: Vec<String>,
+    /// The classes of what is in the arguments.
+    #[serde(default, skip_serializing_if = "FieldClasses::is_empty")]
+    pub argument_classes: FieldClasses,
+    /// The classes of what is in the results.
+    #[serde(default, skip_serializing_if = "FieldClasses::is_empty")]
+    pub result_classes: FieldClasses,
     /// JSON Schema of the arguments. The tool server's own schema must allow the same.
     pub input_schema: Value,
     /// How it is reached.

@@ -106,6 +106,10 @@ fn tool(name: &str, remote: &str, properties: Value, required: &[&str]) -> ToolD
         check: None,
         settles_within_secs: None,
         timeout_secs: 20,
+        cost_micros: 0,
+        amounts: Vec::new(),
+        argument_classes: [].into(),
+        result_classes: [].into(),
         input_schema: json!({
             "type": "object", "properties": properties, "required": required, "additionalProperties": false,
         }),

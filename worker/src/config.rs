@@ -12,7 +12,9 @@ use mandate_domain::{
 };
 
 mod agents;
+mod classes;
 mod folder;
+mod input_schema;
 mod limits;
 mod models;
 mod policies;
@@ -95,14 +97,14 @@ fn read(problems: &Problems, folder: &Path, programs: &Path) -> Option<Config> {
     if !problems.is_empty() {
         return None;
     }
-    let Root { profile, store, task_queue, limits, groups, servers, models } = root;
+    let Root { profile, store, task_queue, limits, groups, data_classes, servers, models } = root;
     let (tools, servers, models) = (tools.usable, servers.usable, models.usable);
     let registry = Registry {
         tools: tools.clone(),
         models: models.iter().filter_map(|(name, model)| Some((name.clone(), model.provider()?))).collect(),
         groups,
         agents: agents.keys().cloned().collect(),
-        data_classes: std::collections::BTreeMap::new(),
+        data_classes: data_classes.usable,
     };
     let policy = PolicyBundle::load(&sources, &registry)
         .map_err(|errors| errors.into_iter().for_each(|error| problems.policy(error)))

@@ -67,7 +67,9 @@ fn tool(name: &str, read_only: bool, input_schema: Value) -> ToolDefinition {
         settles_within_secs: None,
         timeout_secs: 10,
         cost_micros: 0,
-        amounts: vec![],
+        amounts: Vec::new(),
+        argument_classes: [].into(),
+        result_classes: [].into(),
         input_schema,
         reach: ToolReach::Builtin { tool: BuiltinTool::CurrentTime },
     }

@@ -104,7 +104,7 @@ async fn an_outcome_stands_although_policy_would_forbid_the_call_now() {
     let mut run = Run::proposed(&world).await;
     let paid = run.returned("t1.0").await;
     world.policy("stop", STOP);
-    run.next_worker();
+    run.next_worker().await;
     assert_eq!(run.returned("t1.0").await, paid);
     assert_eq!((run.paid().await, run.intents().await), (vec![4_500], 1));
 }
@@ -116,7 +116,7 @@ async fn an_approved_call_is_denied_when_policy_was_tightened_meanwhile() {
     let request = run.asked("t1.0").await.remove(0);
     assert_eq!(run.approve(&request, BO).await, counted(1, true));
     world.policy("stop", STOP);
-    run.next_worker();
+    run.next_worker().await;
     let (kind, text) = run.refused("t1.0").await;
     assert!(kind == RefusalKind::Denied && text.contains("refunds are stopped"), "{text}");
     assert_eq!((run.paid().await, run.intents().await), (vec![], 0));
@@ -130,7 +130,7 @@ async fn a_tool_that_changed_since_the_run_began_is_refused() {
     let request = run.asked("t1.0").await.remove(0);
     assert_eq!(run.approve(&request, BO).await, counted(1, true));
     world.edit("tools/payments.refund.toml", "timeout_secs = 30", "timeout_secs = 31");
-    run.next_worker();
+    run.next_worker().await;
     let (kind, text) = run.refused("t1.0").await;
     assert!(kind == RefusalKind::ToolChanged && text.contains("payments.refund"), "{text}");
     assert_eq!((run.paid().await, run.intents().await), (vec![], 0));

@@ -15,7 +15,7 @@ async fn lose_worker(run: &mut Run<'_>, reached: impl AsyncFnMut() -> bool) {
         ended = call(&run.worker, input) => panic!("answered: {ended:?}"),
         () = wait_until("the call is on its way", reached) => {}
     }
-    run.next_worker();
+    run.next_worker().await;
 }
 
 /// Loses the worker while the tool server stands still: the call was begun, and nothing has happened.
@@ -30,7 +30,7 @@ async fn lose_after_effect(world: &World, run: &mut Run<'_>) {
     lose_worker(run, async || !world.payments().await.is_empty()).await;
     world.signal_server(Signal::SIGKILL);
     world.edit("mandate.toml", "--delay-ms 60000", "");
-    run.next_worker();
+    run.next_worker().await;
 }
 
 const SLOW: &str = "exec $SERVER --delay-ms 60000";
@@ -177,7 +177,7 @@ async fn policy_decides_again_before_a_lost_call_is_made_again() {
         r#"@id("orders.closed") @reason("orders are closed")
         forbid (principal, action == Mandate::Action::"orders.read", resource);"#,
     );
-    run.next_worker();
+    run.next_worker().await;
     // It may have been performed, so "denied" would say too much.
     let outcome = run.call("t1.0").await;
     let ToolCallOutcome::OutcomeUnknown { reason } = &outcome else { panic!("{outcome:?}") };
@@ -192,7 +192,7 @@ async fn a_tool_that_changed_after_its_call_was_lost_is_not_called_again() {
     lose_before_effect(&world, &mut run).await;
     world.run_out("t1.0", 1).await;
     world.edit("tools/orders.read.toml", "Read one order:", "Read an order:");
-    run.next_worker();
+    run.next_worker().await;
     let outcome = run.call("t1.0").await;
     assert!(matches!(outcome, ToolCallOutcome::OutcomeUnknown { .. }), "{outcome:?}");
     assert_eq!(run.intents().await, 1);
@@ -258,7 +258,7 @@ async fn a_claim_for_something_else_is_a_conflict_and_performs_nothing() {
 async fn two_attempts_at_once_perform_once() {
     let world = Folder::proposing(&[&refund(4_500), &refund(5_500)]).world().await;
     let mut run = Run::proposed(&world).await;
-    let workers: Vec<_> = join_all((0..4).map(|_| world.worker())).await;
+    let workers: Vec<_> = futures::future::join_all((0..4).map(|_| world.worker())).await;
     let attempts = workers.iter().map(|worker| call(worker, run.call_input("t1.0")));
     let others = workers.iter().map(|worker| call(worker, run.call_input("t1.1")));
     for ended in futures::future::join_all(attempts.chain(others)).await {

@@ -76,7 +76,7 @@ async fn a_policy_change_does_not_take_back_a_recorded_reply() {
 async fn attempts_at_once_ask_the_model_once_and_none_of_them_fails() {
     let world = Folder::proposing(&[READ]).world().await;
     let mut run = Run::open(&world).await;
-    let workers: Vec<_> = join_all((0..6).map(|_| world.worker())).await;
+    let workers: Vec<_> = futures::future::join_all((0..6).map(|_| world.worker())).await;
     let attempts = workers.iter().map(|worker| invoke(worker, run.next_turn()));
     for ended in futures::future::join_all(attempts).await {
         match ended {

@@ -29,7 +29,7 @@ async fn a_tool_server_that_is_gone_is_waited_for_before_any_intent() {
     let mut run = Run::proposed(&world).await;
     let down = world.folder.path().join("var/down");
     std::fs::write(&down, "").unwrap();
-    run.next_worker();
+    run.next_worker().await;
     let records = run.records().await;
     for _ in 0..2 {
         run.try_call("t1.0").await.unwrap_err().may_pass("ToolServerUnreachable", "refunds");

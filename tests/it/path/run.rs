@@ -290,7 +290,7 @@ impl<'w> Run<'w> {
     }
 
     /// From now on a worker carries on that has read the folder again.
-    pub(super) fn next_worker(&mut self) {
+    pub(super) async fn next_worker(&mut self) {
         self.worker = self.world.worker().await;
     }
 

@@ -1,5 +1,7 @@
 //! `mandate check`: whether the operating folder can be used, in short or with every error.
 
+use mandate_domain::{ToolName, policy::Registry};
+
 use super::load;
 use crate::{
     cli::{Global, Listing},
@@ -18,12 +20,21 @@ pub fn check(global: &Global, options: &Listing) -> anyhow::Result<Exit> {
         let (tool, pointer, why) = (&unmapped.tool, &unmapped.pointer, unmapped.why);
         output::note(format_args!("warning: policies cannot see `{pointer}` of tool `{tool}`: {why}"));
     }
+    for tool in unclassified(config.policy.registry()) {
+        output::note(format_args!("warning: results of tool `{tool}` are unclassified: it has no `result_classes`"));
+    }
     output::note("warning: approvers are identified by their own word: development only");
     match options.output {
         OutputFormat::Json => output::json(&summary)?,
         OutputFormat::Text => output::data(text(&summary))?,
     }
     Ok(Exit::Done)
+}
+
+/// Tools without labels, in a folder that uses data classes.
+fn unclassified(registry: &Registry) -> Vec<&ToolName> {
+    let tools = registry.tools.values().filter(|tool| tool.result_classes.is_empty());
+    tools.map(|tool| &tool.name).filter(|_| !registry.data_classes.is_empty()).collect()
 }
 
 fn text(summary: &CheckSummary) -> String {
@@ -35,7 +46,8 @@ fn text(summary: &CheckSummary) -> String {
     for tool in &summary.tools {
         let server = tool.server.as_ref().map_or("built in".to_owned(), |server| format!("server {server}"));
         let kind = if tool.read_only { "read-only" } else { "changes things" };
-        lines.push(format!("tool    {}  {server}, {kind}", tool.name));
+        let classes: Vec<_> = tool.result_classes.iter().map(ToString::to_string).collect();
+        lines.push(format!("tool    {}  {server}, {kind}, results {}", tool.name, classes.join(", ")));
     }
     for server in &summary.servers {
         lines.push(format!("server  {}  {}", server.name, server.program.display()));
@@ -64,14 +76,19 @@ mod tests {
                 model: serde_json::from_value(agent["model"].clone()).unwrap(),
                 tools: serde_json::from_value(agent["tools"].clone()).unwrap(),
             }],
-            tools: vec![crate::config::ToolSummary { name: "clock".parse().unwrap(), read_only: true, server: None }],
+            tools: vec![crate::config::ToolSummary {
+                name: "clock".parse().unwrap(),
+                read_only: true,
+                server: None,
+                result_classes: ["public".parse().unwrap(), "unclassified".parse().unwrap()].into(),
+            }],
             servers: Vec::new(),
             models: Vec::new(),
             policy_files: 1,
             bundle: mandate_domain::Digest::from_bytes([0; 32]),
         };
         let expected = format!(
-            "agent   acme/support/refunds  model support, tools clock\ntool    clock  built in, read-only\n\
+            "agent   acme/support/refunds  model support, tools clock\ntool    clock  built in, read-only, results public, unclassified\n\
              policy  1 file(s), bundle {}",
             "0".repeat(64)
         );

@@ -1,4 +1,4 @@
-//! `mandate.toml`: profile, store, Temporal, limits, groups, tool servers, models.
+//! `mandate.toml`: profile, store, Temporal, limits, groups, data classes, tool servers, models.
 
 use std::{
     collections::BTreeMap,
@@ -8,10 +8,10 @@ use std::{
 };
 
 use mandate_activities::catalog::{ModelSettings, SecretRef, ServerSettings};
-use mandate_domain::{GroupName, ModelName, PersonId, RunLimits, ServerName};
+use mandate_domain::{DataClass, GroupName, ModelName, PersonId, RunLimits, ServerName};
 
 use super::{
-    AddressKeys, Profile, StoreSettings,
+    AddressKeys, Profile, StoreSettings, classes,
     limits::{self, Base},
     models,
     problems::{Problems, suggestion},
@@ -29,6 +29,7 @@ pub(super) struct Root {
     pub(super) task_queue: String,
     pub(super) limits: RunLimits,
     pub(super) groups: BTreeMap<GroupName, Vec<PersonId>>,
+    pub(super) data_classes: Named<DataClass, String>,
     pub(super) servers: Named<ServerName, ServerSettings>,
     pub(super) models: Named<ModelName, ModelSettings>,
 }
@@ -64,6 +65,7 @@ pub(super) fn read(problems: &Problems, folders: Folders<'_>) -> Option<Root> {
         task_queue: read_task_queue(table.table("temporal")),
         limits: limits::read(table.table("limits"), &Base::Defaults),
         groups: read_groups(table.table("groups")),
+        data_classes: classes::read_declared(table.table("data_classes")),
         servers: read_named(table.table("servers"), |table| servers::read(table, folders)),
         models: read_named(table.table("models"), |table| models::read(table, folders.operating)),
     };

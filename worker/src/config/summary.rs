@@ -1,9 +1,11 @@
 //! What `mandate check` says of a usable configuration.
 
-use std::path::PathBuf;
+use std::{collections::BTreeSet, path::PathBuf};
 
 use mandate_activities::catalog::ModelSettings;
-use mandate_domain::{AgentName, Digest, ModelName, PersonId, ServerName, ToolName, ToolReach};
+use mandate_domain::{
+    AgentName, DataClass, Digest, ModelName, PersonId, ServerName, ToolDefinition, ToolName, ToolReach,
+};
 use serde::Serialize;
 
 use super::Config;
@@ -48,6 +50,8 @@ pub struct ToolSummary {
     /// The server it is part of; absent for a built-in tool.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server: Option<ServerName>,
+    /// The data classes that its results carry.
+    pub result_classes: BTreeSet<DataClass>,
 }
 
 /// A tool server in short.
@@ -95,9 +99,13 @@ impl Config {
             ToolReach::Builtin { .. } => None,
         };
         let tools = self.catalog.tools.values();
-        tools
-            .map(|tool| ToolSummary { name: tool.name.clone(), read_only: tool.read_only, server: server(&tool.reach) })
-            .collect()
+        let summary = |tool: &ToolDefinition| ToolSummary {
+            name: tool.name.clone(),
+            read_only: tool.read_only,
+            server: server(&tool.reach),
+            result_classes: result_classes(tool),
+        };
+        tools.map(summary).collect()
     }
 
     fn servers_in_short(&self) -> Vec<ServerSummary> {
@@ -113,4 +121,11 @@ impl Config {
         let models = self.catalog.models.iter();
         models.map(|(name, settings)| ModelSummary { name: name.clone(), provider: provider(settings) }).collect()
     }
+}
+
+/// What no label covers is unclassified: everything, unless one names the whole result.
+fn result_classes(tool: &ToolDefinition) -> BTreeSet<DataClass> {
+    let is_covered = tool.result_classes.keys().any(|path| path.as_str().is_empty());
+    let rest = (!is_covered).then(DataClass::unclassified);
+    tool.result_classes.values().cloned().chain(rest).collect()
 }

@@ -12,6 +12,8 @@ use tempfile::TempDir;
 
 use super::*;
 
+mod classes;
+
 const ROOT: &str = r#"
 [groups]
 finance-leads = ["bo@acme.example"]

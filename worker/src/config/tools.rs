@@ -6,6 +6,7 @@ use mandate_domain::{BuiltinTool, ServerName, ToolDefinition, ToolName, ToolReac
 use serde_json::{Value, json};
 
 use super::{
+    classes,
     folder::files_with_extension,
     problems::{Place, Problems, suggestion},
     reader::{At, Table, read_table},
@@ -14,6 +15,9 @@ use super::{
 
 /// Longest time one call may take unless the tool says otherwise, in seconds.
 const TIMEOUT_SECS: u64 = 60;
+
+/// Most that one call may cost: a million of the currency.
+const COST_MICROS_MAX: u64 = 1_000_000_000_000;
 
 /// The built-in tools by name.
 const BUILTINS: [(&str, BuiltinTool); 1] = [("current_time", BuiltinTool::CurrentTime)];
@@ -53,7 +57,10 @@ fn read_tool(table: &mut Table<'_>, path: &Path, root: &Root) -> Option<Read> {
     let settles_within_secs = read_settles(table, check.is_some());
     let timeout_secs = read_timeout(table, root.limits.tool_timeout_max_secs);
     let reach = read_reach(table, &root.servers);
+    let cost_micros = table.number_within("cost_micros", 0..=COST_MICROS_MAX, 0);
+    let labels = classes::Written::take(table);
     let input_schema = read_schema(table);
+    let labels = labels.check(table.problems, &root.data_classes.written, input_schema.as_ref());
     let (name, check_place) = (name?, check.as_ref().map(|check| check.place.clone()));
     let tool = ToolDefinition {
         name: name.value,
@@ -66,8 +73,10 @@ fn read_tool(table: &mut Table<'_>, path: &Path, root: &Root) -> Option<Read> {
         check: check.map(|check| check.value),
         settles_within_secs,
         timeout_secs,
-        cost_micros: 0,
-        amounts: Vec::new(),
+        cost_micros,
+        amounts: labels.amounts,
+        argument_classes: labels.arguments,
+        result_classes: labels.results,
         input_schema: input_schema?,
         reach: reach?,
     };
