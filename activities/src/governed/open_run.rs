@@ -13,7 +13,12 @@ use mandate_workflows::{
 
 use super::{Governed, failpoint};
 use crate::{
-    caller::Caller, executions::StartedExecution, failure::ActivityFailure, heartbeat::Heartbeat, store::NewRun,
+    caller::Caller,
+    executions::StartedExecution,
+    failure::ActivityFailure,
+    guards::{Guard, on},
+    heartbeat::Heartbeat,
+    store::NewRun,
     tools::PrepareToolError,
 };
 
@@ -30,7 +35,7 @@ impl Governed {
         if let Some(row) = self.store.run(&chain).await? {
             return Ok(OpenRunOutput { opened: row.opened, audit: row.head });
         }
-        if started.first_run_id != caller.run_id {
+        if started.first_run_id != caller.run_id && on(Guard::FirstExecution) {
             let reason = format!("run `{chain}` is continued and was never opened in this store");
             return Err(self.intrusion(caller, reason).await?);
         }

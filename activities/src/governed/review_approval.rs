@@ -12,6 +12,7 @@ use super::{Admitted, Governed, RUN_ENDED, call_tool::refusal, failpoint};
 use crate::{
     caller::Caller,
     failure::ActivityFailure,
+    guards::{self, Guard, on},
     heartbeat::Heartbeat,
     store::{RequestRow, RequestState, Tx},
 };
@@ -58,8 +59,8 @@ impl Governed {
         }
         let refused = match &row {
             None => Some(format!("no request `{}` was made for call `{call}`", decision.request)),
-            Some(row) if row.state != RequestState::Open => Some(ALREADY_DECIDED.to_owned()),
-            Some(_) if tx.is_closed() => Some(RUN_ENDED.to_owned()),
+            Some(row) if row.state != RequestState::Open && on(Guard::RequestOpen) => Some(ALREADY_DECIDED.to_owned()),
+            Some(_) if tx.is_closed() && on(Guard::ClosedRun) => Some(RUN_ENDED.to_owned()),
             Some(row) => self.refuse_decision(tx, run, row, decision).await?,
         };
         self.record_decided(tx, run, call, decision, key, refused.clone()).await?;
@@ -84,7 +85,7 @@ impl Governed {
             Parties { requester: run.row.on_behalf_of.clone(), agent_owner: run.row.definition.owner.clone() };
         let groups = self.catalog.groups_of(&decision.by);
         let admitted = admit_decision(&row.gate, &decision.by, &groups, &parties, &approved_by);
-        Ok(admitted.err().map(|refused| refused.to_string()))
+        Ok(admitted.err().filter(guards::refuses).map(|refused| refused.to_string()))
     }
 
     async fn record_decided(

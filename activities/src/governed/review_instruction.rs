@@ -11,6 +11,7 @@ use super::{Admitted, Governed, call_tool::refusal};
 use crate::{
     caller::Caller,
     failure::ActivityFailure,
+    guards::{Guard, on},
     heartbeat::Heartbeat,
     store::{EffectState, Tx},
 };
@@ -59,11 +60,11 @@ impl Governed {
         let unknown = tx.effect(effect).await?.is_some_and(|row| matches!(row.state, EffectState::Unknown { .. }));
         let refused = if end.is_some() {
             Some("an outcome had come in meanwhile; it stands".to_owned())
-        } else if !unknown {
+        } else if !unknown && on(Guard::UnknownOutcome) {
             Some(format!("the outcome of call `{}` is not unknown", word.call))
-        } else if self.catalog.groups_of(word.by).is_empty() {
+        } else if self.catalog.groups_of(word.by).is_empty() && on(Guard::Resolver) {
             Some(format!("`{}` is in no configured group", word.by))
-        } else if *word.by == run.row.on_behalf_of {
+        } else if *word.by == run.row.on_behalf_of && on(Guard::Resolver) {
             Some(format!("`{}` is the person the run acts for and may not say what became of its calls", word.by))
         } else {
             None

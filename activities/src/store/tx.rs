@@ -5,6 +5,7 @@ use mandate_domain::{
     Address, AgentDefinition, AgentName, AuditRecord, ChainHead, Digest, OpenedRun, Origin, PersonId, RecordBody,
     RunChain, ToolDefinition, Who,
     audit::{LinkError, LinkedRecord, link},
+    canonical,
 };
 use sqlx::{Sqlite, SqliteConnection, Transaction};
 
@@ -344,7 +345,10 @@ impl Store {
         };
         let mut tx = self.begin(&self.intrusion_chain()).await?;
         tx.make_chain().await?;
-        let key = format!("intrusion/{}/{}/{}", origin.run_id, origin.activity_id, origin.attempt);
+        // Whoever is refused twice under one activity id is recorded twice.
+        let said = canonical::digest(&(what, reason))?;
+        let said: String = said.as_str().chars().take(8).collect();
+        let key = format!("intrusion/{}/{}/{}/{said}", origin.run_id, origin.activity_id, origin.attempt);
         tx.append(&who, origin, key, RecordBody::Intrusion { what: cut(what), reason: cut(reason) }).await?;
         tx.commit().await
     }
