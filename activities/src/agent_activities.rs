@@ -78,8 +78,11 @@ impl AgentActivities {
         self.path.store.close().await;
     }
 
-    fn caller(&self, context: ActivityContext) -> Result<Caller, ActivityError> {
-        Caller::of(context, &self.path.holder).map_err(ActivityFailure::into_activity_error)
+    async fn caller(&self, context: ActivityContext) -> Result<Caller, ActivityError> {
+        match Caller::of(context, &self.path.holder) {
+            Ok(caller) => Ok(caller),
+            Err(orphan) => Err(self.path.refuse_orphan(orphan).await.into_activity_error()),
+        }
     }
 }
 
@@ -99,7 +102,7 @@ mod bound {
             ctx: ActivityContext,
             input: OpenRunInput,
         ) -> Result<OpenRunOutput, ActivityError> {
-            self.path.open_run(&self.caller(ctx)?, &input).await.map_err(ActivityFailure::into_activity_error)
+            self.path.open_run(&self.caller(ctx).await?, &input).await.map_err(ActivityFailure::into_activity_error)
         }
 
         #[activity(definition = mandate_workflows::contract::InvokeModel)]
@@ -108,7 +111,7 @@ mod bound {
             ctx: ActivityContext,
             input: InvokeModelInput,
         ) -> Result<InvokeModelOutput, ActivityError> {
-            self.path.invoke_model(&self.caller(ctx)?, &input).await.map_err(ActivityFailure::into_activity_error)
+            self.path.invoke_model(&self.caller(ctx).await?, &input).await.map_err(ActivityFailure::into_activity_error)
         }
 
         #[activity(definition = mandate_workflows::contract::CallTool)]
@@ -117,7 +120,7 @@ mod bound {
             ctx: ActivityContext,
             input: CallToolInput,
         ) -> Result<CallToolOutput, ActivityError> {
-            self.path.call_tool(&self.caller(ctx)?, &input).await.map_err(ActivityFailure::into_activity_error)
+            self.path.call_tool(&self.caller(ctx).await?, &input).await.map_err(ActivityFailure::into_activity_error)
         }
 
         #[activity(definition = mandate_workflows::contract::ReviewApproval)]
@@ -126,7 +129,10 @@ mod bound {
             ctx: ActivityContext,
             input: ReviewApprovalInput,
         ) -> Result<ReviewApprovalOutput, ActivityError> {
-            self.path.review_approval(&self.caller(ctx)?, &input).await.map_err(ActivityFailure::into_activity_error)
+            self.path
+                .review_approval(&self.caller(ctx).await?, &input)
+                .await
+                .map_err(ActivityFailure::into_activity_error)
         }
 
         #[activity(definition = mandate_workflows::contract::ReviewInstruction)]
@@ -135,7 +141,10 @@ mod bound {
             ctx: ActivityContext,
             input: ReviewInstructionInput,
         ) -> Result<ReviewInstructionOutput, ActivityError> {
-            self.path.review_instruction(&self.caller(ctx)?, &input).await.map_err(ActivityFailure::into_activity_error)
+            self.path
+                .review_instruction(&self.caller(ctx).await?, &input)
+                .await
+                .map_err(ActivityFailure::into_activity_error)
         }
 
         #[activity(definition = mandate_workflows::contract::CloseRun)]
@@ -144,7 +153,7 @@ mod bound {
             ctx: ActivityContext,
             input: CloseRunInput,
         ) -> Result<CloseRunOutput, ActivityError> {
-            self.path.close_run(&self.caller(ctx)?, &input).await.map_err(ActivityFailure::into_activity_error)
+            self.path.close_run(&self.caller(ctx).await?, &input).await.map_err(ActivityFailure::into_activity_error)
         }
     }
 }

@@ -22,6 +22,7 @@ use crate::{
     catalog::Catalog,
     executions::Executions,
     failure::ActivityFailure,
+    guards::{Guard, on},
     models::Models,
     policy::ActivePolicy,
     store::{RunRow, Store, Tx},
@@ -84,7 +85,12 @@ impl Governed {
     /// activity.
     async fn begin(&self, run: &Admitted) -> Result<Tx, ActivityFailure> {
         let mut tx = self.store.begin(&run.chain).await?;
-        tx.check_seen(&run.pointer.audit).await?;
+        if let Err(behind) = tx.check_seen(&run.pointer.audit).await
+            && on(Guard::StoreBehind)
+        {
+            drop(tx);
+            return Err(self.wrong_store(&run.origin, &run.chain.workflow_id, behind).await?);
+        }
         if let Some(refused) = &run.pointer.refused_messages {
             let body = RecordBody::MessagesRefused { count: refused.count, last_reason: refused.last_reason.clone() };
             self.append(&mut tx, run, format!("messages/{}", refused.count), body).await?;

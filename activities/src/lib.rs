@@ -8,6 +8,7 @@ pub mod executions;
 #[cfg(feature = "fault-injection")]
 pub mod failpoints;
 pub mod governed;
+pub mod guards;
 pub mod models;
 pub mod operator;
 pub mod policy;

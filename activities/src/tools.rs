@@ -10,7 +10,11 @@ use mandate_domain::{BuiltinTool, ServerName, ToolDefinition, ToolName, ToolReac
 use serde_json::{Map, Value};
 use tokio::sync::Mutex;
 
-use crate::{catalog::ServerSettings, governed::RecordedPermit};
+use crate::{
+    catalog::ServerSettings,
+    governed::RecordedPermit,
+    guards::{Guard, on},
+};
 
 mod answer;
 mod builtin;
@@ -144,8 +148,11 @@ impl ToolSet {
         let unknown = || PrepareToolError::Unknown { tool: remote.to_owned(), server: server.clone() };
         let connection = self.servers.get(server).ok_or_else(unknown)?.connection(server).await?;
         let schema = connection.input_schema(remote).ok_or_else(unknown)?;
-        same_constraints(&tool.input_schema, schema)
-            .map_err(|differs| PrepareToolError::Changed { tool: tool.name.clone(), at: differs.to_string() })?;
+        if let Err(differs) = same_constraints(&tool.input_schema, schema)
+            && on(Guard::ToolAsAnnounced)
+        {
+            return Err(PrepareToolError::Changed { tool: tool.name.clone(), at: differs.to_string() });
+        }
         Ok(Reach::Mcp { connection, tool: remote.to_owned() })
     }
 

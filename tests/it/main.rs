@@ -25,6 +25,8 @@ mod docs;
 mod filesystem_server;
 mod frozen;
 mod history_size;
+#[cfg(test)]
+mod hostile;
 mod intrusion;
 mod kill;
 mod mcp;

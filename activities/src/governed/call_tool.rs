@@ -18,6 +18,7 @@ use crate::{
     caller::Caller,
     clock::BootClock,
     failure::ActivityFailure,
+    guards::{self, Guard, on},
     heartbeat::Heartbeat,
     store::{EffectRow, EffectState, StoreError, Tx},
     tools::{CallToolError, PrepareToolError, PreparedTool},
@@ -84,7 +85,9 @@ impl Governed {
     ) -> Result<RecordedCall, ActivityFailure> {
         let reply = self.store.reply(&run.chain, id.turn).await?;
         let index = usize::try_from(id.index).unwrap_or(usize::MAX);
-        let proposed = reply.and_then(|row| row.reply.calls.into_iter().nth(index)).filter(|_| id.revision == 1);
+        let proposed = reply
+            .and_then(|row| row.reply.calls.into_iter().nth(index))
+            .filter(|_| id.revision == 1 || !on(Guard::RecordedCall));
         let Some(proposed) = proposed else {
             let reason = format!("call `{id}` stands in no recorded model reply of this run");
             return Err(self.intrusion(caller, reason).await?);
@@ -102,7 +105,9 @@ impl Governed {
     ) -> Result<ToolCallOutcome, ActivityFailure> {
         let effect = {
             let mut tx = self.begin(run).await?;
-            if let Some(end) = tx.call_end(call.id).await? {
+            if let Some(end) = tx.call_end(call.id).await?
+                && on(Guard::LookFirst)
+            {
                 return Ok(end.outcome);
             }
             tx.effect(EffectId::Tool(call.id)).await?
@@ -113,6 +118,7 @@ impl Governed {
         };
         let judged = effect.as_ref().map(|row| row.epoch);
         if let Some(row) = effect
+            && on(Guard::Reconcile)
             && let Some(outcome) = self.reconcile(run, &checked, row).await?
         {
             return Ok(outcome);
@@ -133,20 +139,24 @@ impl Governed {
 
     /// Is the tool offered and unchanged, and do the arguments fit? The model reads what does not.
     fn check_call<'a>(
-        &self,
+        &'a self,
         run: &'a Admitted,
         call: &'a RecordedCall,
     ) -> Result<Result<CheckedCall<'a>, Refusal>, ActivityFailure> {
-        let Some(tool) = run.row.tools.iter().find(|tool| tool.name.as_str() == call.proposed.tool) else {
+        let unguarded = self.catalog.tools.values().filter(|_| !on(Guard::ToolOffered));
+        let mut callable = run.row.tools.iter().chain(unguarded);
+        let Some(tool) = callable.find(|tool| tool.name.as_str() == call.proposed.tool) else {
             let offered: Vec<_> = run.row.tools.iter().map(|tool| tool.name.as_str()).collect();
             let reason =
                 format!("tool `{}` is not offered to this agent; offered are: {}.", call.named, offered.join(", "));
             return Ok(Err(refusal(RefusalKind::ToolNotOffered, reason)));
         };
-        if self.catalog.tools.get(&tool.name) != Some(tool) {
+        let registered = self.catalog.tools.get(&tool.name);
+        if registered != Some(tool) && on(Guard::ToolUnchanged) {
             let reason = format!("the definition of tool `{}` changed since this run began.", tool.name);
             return Ok(Err(refusal(RefusalKind::ToolChanged, reason)));
         }
+        let tool = registered.unwrap_or(tool);
         let arguments = match &call.proposed.arguments {
             Arguments::Object(arguments) => arguments,
             Arguments::Malformed(_) => {
@@ -154,7 +164,9 @@ impl Governed {
                 return Ok(Err(refusal(RefusalKind::InvalidArguments, reason)));
             }
         };
-        if let Err(invalid) = ArgumentsSchema::compile(&tool.input_schema)?.check(arguments) {
+        if let Err(invalid) = ArgumentsSchema::compile(&tool.input_schema)?.check(arguments)
+            && on(Guard::ArgumentsFit)
+        {
             return Ok(Err(refusal(RefusalKind::InvalidArguments, format!("{invalid}."))));
         }
         Ok(Ok(CheckedCall { recorded: call, tool, arguments }))
@@ -176,7 +188,7 @@ impl Governed {
             drop(tx);
             return self.park(run, call.id, refusal.reason).await;
         }
-        if tx.is_closed() {
+        if tx.is_closed() && on(Guard::ClosedRun) {
             return self.run_ended(tx, run, call.id, false).await;
         }
         let body = RecordBody::CallRefused {
@@ -194,7 +206,7 @@ impl Governed {
         Ok(outcome)
     }
 
-    /// Ends a call of a run that is closed. No refusal may follow the closing record, so none is recorded.
+    /// Ends a call of a run that is closed. No refusal may follow the closing record: the store's own chain has it.
     async fn run_ended(
         &self,
         mut tx: Tx,
@@ -209,6 +221,7 @@ impl Governed {
         let refusal = refusal(RefusalKind::RunEnded, format!("{RUN_ENDED}."));
         let outcome = self.end_refused(&mut tx, run, call, refusal).await?;
         tx.commit().await?;
+        self.store.record_intrusion(&run.origin, &format!("call `{call}` of run `{}`", run.chain), RUN_ENDED).await?;
         Ok(outcome)
     }
 
@@ -239,12 +252,12 @@ impl Governed {
         if let Some(outcome) = overtaken(effect, judged)? {
             return Ok(Decided::Ended(outcome));
         }
-        if tx.is_closed() {
+        if tx.is_closed() && on(Guard::ClosedRun) {
             return Ok(Decided::Ended(self.run_ended(tx, run, recorded.id, begun).await?));
         }
         let decision = self.decide(&mut tx, run, call, &subject).await?;
         self.record_decision(&mut tx, run, &subject, &decision).await?;
-        match &decision.outcome {
+        match guards::enforced(&decision.outcome) {
             PolicyOutcome::Allow => {
                 let approvals = tx.consume_approvals(recorded.id).await?;
                 let permit = self.claim(tx, caller, run, &subject, approvals).await?;

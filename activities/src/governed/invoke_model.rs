@@ -19,6 +19,7 @@ use crate::{
     caller::Caller,
     clock::BootClock,
     failure::ActivityFailure,
+    guards::{self, Guard, on},
     heartbeat::Heartbeat,
     models::{ModelError, ModelProvider},
     store::{EffectState, ReplyRow, Settled, StoreError, Tx},
@@ -93,8 +94,11 @@ impl Governed {
     ) -> Result<Decided, ActivityFailure> {
         let effect = EffectId::Model(input.turn);
         let mut tx = self.begin(run).await?;
-        if tx.is_closed() {
+        if tx.is_closed() && on(Guard::ClosedRun) {
             // A reset workflow execution, or an attempt that outlived its run.
+            drop(tx);
+            let what = format!("turn {} of run `{}`", input.turn, run.chain);
+            self.store.record_intrusion(&run.origin, &what, RUN_ENDED).await?;
             return Ok(Decided::Ended(ModelCallOutcome::Failed { reason: RUN_ENDED.to_owned() }));
         }
         if let Some(row) = tx.effect(effect).await? {
@@ -134,7 +138,7 @@ impl Governed {
         let action = PolicyAction::InvokeModel { model };
         let decision = self.judge(&mut tx, run, action, &facts, &subject.approved).await?;
         self.record_decision(&mut tx, run, &subject, &decision).await?;
-        match decision.outcome {
+        match guards::enforced(&decision.outcome) {
             PolicyOutcome::Allow => {
                 let permit = self.claim(tx, caller, run, &subject, Vec::new()).await?;
                 Ok(Decided::Permitted { permit, head })
@@ -169,6 +173,7 @@ impl Governed {
                 None => return Ok(Err(format!("turn {last} has no recorded reply"))),
             },
         };
+        let before = if on(Guard::Transcript) { before } else { input.transcript.clone() };
         if before != input.transcript {
             return Ok(Err(format!("turn {} points at another transcript than the recorded one", input.turn)));
         }

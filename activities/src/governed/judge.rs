@@ -8,7 +8,11 @@ use mandate_domain::{
 };
 
 use super::{Admitted, Governed};
-use crate::{failure::ActivityFailure, store::Tx};
+use crate::{
+    failure::ActivityFailure,
+    guards::{Guard, on},
+    store::Tx,
+};
 
 impl Admitted {
     /// The run, as policies about people's acts see it.
@@ -77,7 +81,8 @@ impl Governed {
         tx: &mut Tx,
         touched: &[QuarantineTarget],
     ) -> Result<Option<PolicyDecision>, ActivityFailure> {
-        let Some(hit) = tx.quarantined(touched).await? else { return Ok(None) };
+        let hit = tx.quarantined(touched).await?.filter(|_| on(Guard::Quarantine));
+        let Some(hit) = hit else { return Ok(None) };
         let reason = format!("`{}` is in quarantine: {}", hit.target, hit.reason);
         let bundle = self.policy.in_force(tx).await?.digest().clone();
         Ok(Some(PolicyDecision { outcome: PolicyOutcome::Deny, policies: Vec::new(), bundle, reason }))

@@ -14,6 +14,7 @@ use super::{
 use crate::{
     clock::BootClock,
     failure::ActivityFailure,
+    guards::{Guard, on},
     store::{EffectRow, EffectState},
     tools::{CallToolError, CheckAnswer, PreparedTool, ToolAnswer},
 };
@@ -42,7 +43,7 @@ impl Governed {
             EffectState::Open => {}
         }
         let left = row.send_by.time_left(&BootClock::now()?);
-        if !left.is_zero() {
+        if !left.is_zero() && on(Guard::LiveClaim) {
             return Err(ActivityFailure::Claimed { effect: row.effect, holder: row.holder, wait: left });
         }
         match call.tool.recovery() {
