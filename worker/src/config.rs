@@ -16,6 +16,7 @@ mod folder;
 mod limits;
 mod models;
 mod problems;
+mod profile;
 mod reader;
 mod root;
 mod servers;
@@ -25,6 +26,7 @@ mod tests;
 mod tools;
 
 pub use problems::{ConfigErrors, ConfigProblem};
+pub use profile::Profile;
 pub use summary::{AgentSummary, CheckSummary, ModelSummary, ServerSummary, ToolSummary};
 
 use problems::Problems;
@@ -35,6 +37,8 @@ use root::{Folders, ROOT_FILE, Root};
 pub struct Config {
     /// The operating folder, absolute.
     pub folder: PathBuf,
+    /// What the folder is for.
+    pub profile: Profile,
     /// What the activities read.
     pub catalog: Catalog,
     /// Where the store is.
@@ -90,10 +94,10 @@ fn read(problems: &Problems, folder: &Path, programs: &Path) -> Option<Config> {
         return None;
     }
     let policy = load_policy(problems, &sources, &tools.usable, &root)?;
-    let Root { store, task_queue, limits, groups, servers, models } = root;
+    let Root { profile, store, task_queue, limits, groups, servers, models } = root;
     let (tools, servers, models) = (tools.usable, servers.usable, models.usable);
     let catalog = Catalog { agents, tools, servers, models, groups, policy };
-    Some(Config { folder, catalog, store, task_queue, limits, policies: sources.len() })
+    Some(Config { folder, profile, catalog, store, task_queue, limits, policies: sources.len() })
 }
 
 fn start(problems: &Problems, folder: &Path) -> Option<PathBuf> {

@@ -1,4 +1,4 @@
-//! `mandate.toml`: store, Temporal, limits, groups, tool servers, models.
+//! `mandate.toml`: profile, store, Temporal, limits, groups, tool servers, models.
 
 use std::{
     collections::BTreeMap,
@@ -11,10 +11,10 @@ use mandate_activities::catalog::{ModelSettings, SecretRef, ServerSettings};
 use mandate_domain::{GroupName, ModelName, PersonId, RunLimits, ServerName};
 
 use super::{
-    AddressKeys, StoreSettings,
+    AddressKeys, Profile, StoreSettings,
     limits::{self, Base},
     models,
-    problems::Problems,
+    problems::{Problems, suggestion},
     reader::{At, Table, parse, read_table},
     servers,
 };
@@ -24,6 +24,7 @@ pub(super) const ROOT_FILE: &str = "mandate.toml";
 
 /// What `mandate.toml` says.
 pub(super) struct Root {
+    pub(super) profile: Profile,
     pub(super) store: StoreSettings,
     pub(super) task_queue: String,
     pub(super) limits: RunLimits,
@@ -58,6 +59,7 @@ pub(super) struct Folders<'a> {
 pub(super) fn read(problems: &Problems, folders: Folders<'_>) -> Option<Root> {
     let mut table = read_table(problems, folders.operating, Path::new(ROOT_FILE))?;
     let root = Root {
+        profile: read_profile(&mut table),
         store: read_store(table.table("store"), folders.operating),
         task_queue: read_task_queue(table.table("temporal")),
         limits: limits::read(table.table("limits"), &Base::Defaults),
@@ -67,6 +69,15 @@ pub(super) fn read(problems: &Problems, folders: Folders<'_>) -> Option<Root> {
     };
     table.finish();
     Some(root)
+}
+
+fn read_profile(table: &mut Table<'_>) -> Profile {
+    let Some(text) = table.text("profile") else { return Profile::default() };
+    Profile::named(&text.value).unwrap_or_else(|| {
+        let (name, help) = (&text.value, suggestion(&text.value, Profile::ALL.map(Profile::as_str)));
+        table.problems.at(&text.place, format!("unknown profile `{name}`"), "unknown profile", Some(help));
+        Profile::default()
+    })
 }
 
 fn read_store(table: Option<Table<'_>>, folder: &Path) -> StoreSettings {
