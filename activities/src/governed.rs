@@ -22,6 +22,7 @@ use crate::{
     catalog::Catalog,
     executions::Executions,
     failure::ActivityFailure,
+    metrics::Metrics,
     models::Models,
     store::{RunRow, Store, Tx},
     tools::ToolSet,
@@ -58,6 +59,7 @@ pub(crate) struct Governed {
     pub(crate) task_queue: String,
     /// Unique for each start of a worker.
     pub(crate) holder: String,
+    pub(crate) metrics: Metrics,
 }
 
 /// A run that was admitted: what the store holds of it, and who asks now.

@@ -8,6 +8,7 @@ pub mod executions;
 #[cfg(feature = "fault-injection")]
 pub mod failpoints;
 pub mod governed;
+pub mod metrics;
 pub mod models;
 pub mod secrets;
 pub mod store;
@@ -19,3 +20,4 @@ mod heartbeat;
 
 pub use agent_activities::{AgentActivities, Setup, SetupError};
 pub use executions::{Executions, ServerExecutions};
+pub use metrics::Metrics;

@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use mandate_activities::{
-    AgentActivities, ServerExecutions, Setup,
+    AgentActivities, Metrics, ServerExecutions, Setup,
     store::{AddressKeySource, Store, StoreSettings},
 };
 use mandate_domain::{ChainHead, ToolCallId, audit::RecordBody};
@@ -126,6 +126,7 @@ async fn activities(scenario: &Scenario) -> AgentActivities {
         task_queue: config.task_queue,
         identity: "test".to_owned(),
         executions: Arc::new(ServerExecutions::new(scenario.server.client.clone())),
+        metrics: Metrics::default(),
     })
     .unwrap()
 }

@@ -28,6 +28,7 @@ mod history_size;
 mod intrusion;
 mod kill;
 mod mcp;
+mod metrics;
 mod outages;
 #[cfg(test)]
 mod path;

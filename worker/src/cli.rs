@@ -1,6 +1,6 @@
 //! The command line. Help teaches with examples; what a command does stands in `commands/`.
 
-use std::path::PathBuf;
+use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 use mandate_domain::{AgentName, PersonId, RequestId, Resolution, ToolCallId};
@@ -112,11 +112,18 @@ pub struct Demo {
 
 /// Options of `worker`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  TEMPORAL_ADDRESS=localhost:7233 mandate worker --folder examples/refunds")]
+#[command(after_help = "\
+Examples:
+  TEMPORAL_ADDRESS=localhost:7233 mandate worker --folder examples/refunds
+  mandate worker --folder examples/refunds --metrics-address 127.0.0.1:9464    metrics at /metrics")]
 pub struct Worker {
     /// Task queue to poll, in place of the configured one
     #[arg(long)]
     pub task_queue: Option<String>,
+    /// Serve metrics for Prometheus at this address, under `/metrics`. Anybody who reaches it may read them: keep it on
+    /// a loopback address, such as 127.0.0.1:9464, or in a network that only the collector reaches
+    #[arg(long, value_name = "IP:PORT")]
+    pub metrics_address: Option<SocketAddr>,
 }
 
 /// Options of `run`.
@@ -331,6 +338,7 @@ mod tests {
             ("mandate resolve w t1.0 perhaps --by bo", "did-not-happen"),
             ("mandate resolve w 1 skip --by bo", "t3.1"),
             ("mandate status w --output xml", "json"),
+            ("mandate worker --metrics-address 9464", "--metrics-address"),
         ];
         for (line, expected) in wrong {
             let error = parse(line).unwrap_err();

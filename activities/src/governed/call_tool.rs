@@ -273,7 +273,7 @@ impl Governed {
         call: &CheckedCall<'_>,
     ) -> Result<PolicyDecision, ActivityFailure> {
         let approved = tx.approved_gates(call.recorded.id, &call.recorded.input).await?;
-        Ok(self.catalog.policy.decide(&PolicyRequest {
+        Ok(self.judge(&PolicyRequest {
             agent: &run.row.agent,
             agent_owner: &run.row.definition.owner,
             on_behalf_of: &run.row.on_behalf_of,

@@ -4,11 +4,17 @@ use std::time::Instant;
 
 use mandate_domain::{
     Address, DecisionOutcome, EffectId, RecordBody, RequestId, canonical,
-    policy::{PolicyDecision, PolicyOutcome},
+    policy::{PolicyDecision, PolicyOutcome, PolicyRequest},
 };
 
 use super::{Admitted, Governed, RecordedPermit, SEND_WITHIN, failpoint};
-use crate::{caller::Caller, clock::BootClock, failure::ActivityFailure, store::Tx};
+use crate::{
+    caller::Caller,
+    clock::BootClock,
+    failure::ActivityFailure,
+    metrics::{DecidedAction, EffectResult},
+    store::Tx,
+};
 
 /// An effect and what it is about.
 pub(super) struct Subject<'a> {
@@ -20,6 +26,14 @@ pub(super) struct Subject<'a> {
 }
 
 impl Governed {
+    /// Asks policy.
+    pub(super) fn judge(&self, request: &PolicyRequest<'_>) -> PolicyDecision {
+        let began = Instant::now();
+        let decision = self.catalog.policy.decide(request);
+        self.metrics.decision_took(began.elapsed());
+        decision
+    }
+
     /// Writes the decision.
     pub(super) async fn record_decision(
         &self,
@@ -48,7 +62,9 @@ impl Governed {
             bundle: decision.bundle.clone(),
             reason: decision.reason.clone(),
         };
-        self.append(tx, run, key, body).await
+        self.append(tx, run, key, body).await?;
+        self.metrics.decided(DecidedAction::from(subject.effect), outcome);
+        Ok(())
     }
 
     /// Writes intent and claim and commits: from here on the effect may be performed, once, by this holder.
@@ -104,6 +120,7 @@ impl Governed {
         if tx.release(permit.effect(), permit.epoch()).await? {
             self.record_not_sent(&mut tx, run, permit.effect(), permit.epoch(), reason).await?;
             tx.commit().await?;
+            self.metrics.effect_ended(permit.effect(), EffectResult::NotSent);
         }
         Ok(())
     }

@@ -17,6 +17,7 @@ use crate::{
     clock::BootClock,
     failure::ActivityFailure,
     heartbeat::Heartbeat,
+    metrics::EffectResult,
     models::{ModelError, ModelProvider},
     store::{EffectState, ReplyRow, Settled, StoreError, Tx},
 };
@@ -119,7 +120,7 @@ impl Governed {
             }
         };
         let model = &run.row.definition.model;
-        let decision = self.catalog.policy.decide(&PolicyRequest {
+        let decision = self.judge(&PolicyRequest {
             agent: &run.row.agent,
             agent_owner: &run.row.definition.owner,
             on_behalf_of: &run.row.on_behalf_of,
@@ -277,6 +278,7 @@ impl Governed {
         let turn = self.turn_of(&mut tx, run, &after, reply).await?;
         tx.commit().await?;
         failpoint!("model.after_outcome");
+        self.metrics.effect_ended(effect, EffectResult::Answered);
         Ok(ModelCallOutcome::Replied(turn))
     }
 
@@ -323,6 +325,7 @@ impl Governed {
             Settled::Late => return self.late_answer(tx, run, input, permit, result).await,
         }
         tx.commit().await?;
+        self.metrics.effect_ended(effect, EffectResult::Error);
         Ok(ModelCallOutcome::Failed { reason })
     }
 
