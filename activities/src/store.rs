@@ -14,6 +14,7 @@ use mandate_domain::{AddressKey, ChainHead, EffectId, StoreId, canonical};
 use sqlx::{Sqlite, SqlitePool, Transaction};
 
 mod effects;
+mod inspect;
 mod keys;
 mod open;
 mod reads;
@@ -24,6 +25,7 @@ mod transcript;
 mod tx;
 
 pub use effects::{CallEndRow, Claimed, EffectRow, EffectState, EndedCall, Settled};
+pub use inspect::{Inspection, TenantKey};
 pub use keys::AddressKeySource;
 pub use open::StoreSettings;
 pub use reads::{ReplyRow, RunRow, RunSummary};

@@ -22,6 +22,7 @@ mod continue_as_new;
 mod decisions;
 mod denial;
 mod docs;
+mod doctor;
 mod filesystem_server;
 mod frozen;
 mod history_size;

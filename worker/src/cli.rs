@@ -11,6 +11,7 @@ const EXAMPLES: &str = "\
 Examples:
   mandate demo                                    see it work, nothing needed but this program
   mandate check --folder examples/refunds         is the operating folder usable?
+  mandate doctor --folder examples/refunds        is everything there that a worker needs?
   mandate worker --folder examples/refunds        carry out runs until Ctrl-C
   mandate run --agent acme/support/refunds --on-behalf-of ana@acme.example 'Refund order o1'
   mandate approvals                               what waits for people
@@ -93,6 +94,16 @@ Examples:
 
 Exit code 4: something is wrong, and all of it is listed.")]
     Check(Listing),
+    /// Check everything that a worker needs: folder, Temporal, store, secrets, tools, models
+    #[command(after_help = "\
+Examples:
+  mandate doctor --folder examples/refunds
+  mandate doctor --folder examples/refunds --output json    for programs
+
+One line for each check: ok, warn or fail, and what to do. Run it as the worker's user and in the worker's environment.
+It starts the tool servers and ends them; it calls no tool, asks no model and makes no store.
+Exit code 1: a check failed, 4: the operating folder cannot be used.")]
+    Doctor(Listing),
     /// The audit log
     #[command(subcommand)]
     Audit(Audit),
