@@ -16,6 +16,7 @@ use crate::{
     executions::Executions,
     failure::ActivityFailure,
     governed::Governed,
+    metrics::Metrics,
     models::{LoadModelsError, Models},
     policy::ActivePolicy,
     store::Store,
@@ -36,6 +37,8 @@ pub struct Setup {
     pub identity: String,
     /// Where first events come from.
     pub executions: Arc<dyn Executions>,
+    /// What is counted.
+    pub metrics: Metrics,
 }
 
 /// A worker cannot be made.
@@ -61,14 +64,15 @@ impl AgentActivities {
     /// # Errors
     /// [`SetupError`].
     pub fn new(setup: Setup) -> Result<Self, SetupError> {
-        let Setup { store, catalog, policy, task_queue, identity, executions } = setup;
+        let Setup { store, catalog, policy, task_queue, identity, executions, metrics } = setup;
         let mut start = [0; 32];
         getrandom::fill(&mut start)?;
         let start: String = Digest::from_bytes(start).as_str().chars().take(8).collect();
         let holder = format!("{identity}#{start}");
         let tools = ToolSet::new(catalog.servers.clone());
         let models = Models::new(catalog.models.clone())?;
-        let path = Governed { store, catalog, policy, tools, models, executions, task_queue, holder };
+        let policy = policy.reporting(metrics.clone());
+        let path = Governed { store, catalog, policy, tools, models, executions, task_queue, holder, metrics };
         Ok(Self { path: Arc::new(path) })
     }
 

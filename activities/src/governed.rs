@@ -23,6 +23,7 @@ use crate::{
     executions::Executions,
     failure::ActivityFailure,
     guards::{Guard, on},
+    metrics::Metrics,
     models::Models,
     policy::ActivePolicy,
     store::{RunRow, Store, Tx},
@@ -62,6 +63,7 @@ pub(crate) struct Governed {
     pub(crate) task_queue: String,
     /// Unique for each start of a worker.
     pub(crate) holder: String,
+    pub(crate) metrics: Metrics,
 }
 
 /// A run that was admitted: what the store holds of it, and who asks now.

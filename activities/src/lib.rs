@@ -9,6 +9,7 @@ pub mod executions;
 pub mod failpoints;
 pub mod governed;
 pub mod guards;
+pub mod metrics;
 pub mod models;
 pub mod operator;
 pub mod policy;
@@ -22,3 +23,4 @@ mod heartbeat;
 
 pub use agent_activities::{AgentActivities, Setup, SetupError};
 pub use executions::{Executions, ServerExecutions};
+pub use metrics::Metrics;

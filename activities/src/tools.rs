@@ -127,6 +127,16 @@ impl ToolSet {
         Self { servers: Arc::new(servers.into_iter().map(|(name, settings)| (name, server(settings))).collect()) }
     }
 
+    /// Connects to a server if needed.
+    ///
+    /// # Errors
+    /// [`PrepareToolError::Unreachable`], also for a server that is not configured.
+    pub async fn connect(&self, server: &ServerName) -> Result<(), PrepareToolError> {
+        let unreachable =
+            || PrepareToolError::Unreachable { server: server.clone(), reason: "it is not configured".to_owned() };
+        self.servers.get(server).ok_or_else(unreachable)?.connection(server).await.map(drop)
+    }
+
     /// Connects if needed, finds the tool and compares the server's schema with the registry's.
     ///
     /// # Errors

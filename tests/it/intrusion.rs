@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use mandate_activities::{
-    AgentActivities, ServerExecutions, Setup,
+    AgentActivities, Metrics, ServerExecutions, Setup,
     policy::ActivePolicy,
     store::{AddressKeySource, Store, StoreSettings},
 };
@@ -102,6 +102,7 @@ pub(crate) async fn activities(scenario: &Scenario) -> AgentActivities {
         task_queue: config.task_queue,
         identity: "test".to_owned(),
         executions: Arc::new(ServerExecutions::new(scenario.server.client.clone())),
+        metrics: Metrics::default(),
     })
     .unwrap()
 }

@@ -22,6 +22,7 @@ mod continue_as_new;
 mod decisions;
 mod denial;
 mod docs;
+mod doctor;
 mod filesystem_server;
 mod frozen;
 mod history_size;
@@ -30,6 +31,7 @@ mod hostile;
 mod intrusion;
 mod kill;
 mod mcp;
+mod metrics;
 mod outages;
 #[cfg(test)]
 mod path;

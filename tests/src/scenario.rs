@@ -120,7 +120,15 @@ impl Scenario {
 
     /// Starts a worker with more environment and waits until it polls.
     pub async fn worker_with_env(&self, env: &[(&str, &str)]) -> Process {
-        let mut worker = self.worker_process(env).await;
+        self.polling(self.worker_process(env).await).await
+    }
+
+    /// Starts a worker with more arguments and waits until it polls.
+    pub async fn worker_with(&self, arguments: &[&str]) -> Process {
+        self.polling(self.worker_process_with(arguments, &[]).await).await
+    }
+
+    async fn polling(&self, mut worker: Process) -> Process {
         until("the worker polls", async || {
             assert_eq!(worker.ended(), None, "the worker ended:\n{}", worker.log());
             worker.log().contains(READY).then_some(())
@@ -131,11 +139,16 @@ impl Scenario {
 
     /// Starts a worker.
     pub async fn worker_process(&self, env: &[(&str, &str)]) -> Process {
+        self.worker_process_with(&[], env).await
+    }
+
+    /// Starts a worker with more arguments and environment.
+    pub async fn worker_process_with(&self, more: &[&str], env: &[(&str, &str)]) -> Process {
         let number = self.workers.fetch_add(1, Ordering::Relaxed);
         let env = self.env(env);
         let env: Vec<(&str, &str)> = env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         let folder = self.folder.path();
-        let arguments = ["worker", "--folder", folder.to_str().expect("text")];
+        let arguments = [&["worker", "--folder", folder.to_str().expect("text")], more].concat();
         Process::start(&program("mandate"), &arguments, &env, folder, self.path(&format!("worker-{number}.log"))).await
     }
 

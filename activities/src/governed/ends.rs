@@ -10,6 +10,7 @@ use serde_json::json;
 use super::{Admitted, Governed, RecordedPermit, failpoint};
 use crate::{
     failure::ActivityFailure,
+    metrics::EffectResult,
     store::{EffectState, EndedCall, Settled, Tx},
     tools::ToolAnswer,
 };
@@ -81,10 +82,11 @@ impl Governed {
     ) -> Result<ToolCallOutcome, ActivityFailure> {
         let mut tx = self.begin(run).await?;
         let recorded = Outcome { epoch: permit.epoch(), known_by: KnownBy::Answer, answer, took: duration };
-        let outcome = self.settle_call(&mut tx, run, call, tool, &recorded).await?;
+        let settled = self.settle_call(&mut tx, run, call, tool, &recorded).await?;
         tx.commit().await?;
         failpoint!("tool.after_outcome");
-        Ok(outcome)
+        self.count_settled(permit.effect(), answer, settled.whether);
+        Ok(settled.outcome)
     }
 
     /// Settles a call's effect within a transaction. The first outcome counts; another is recorded as late.
@@ -95,12 +97,13 @@ impl Governed {
         call: ToolCallId,
         tool: &ToolDefinition,
         outcome: &Outcome<'_>,
-    ) -> Result<ToolCallOutcome, ActivityFailure> {
+    ) -> Result<SettledCall, ActivityFailure> {
         let effect = EffectId::Tool(call);
         let (epoch, is_error) = (outcome.epoch, outcome.answer.is_error);
         let result = self.put(tx, run, &outcome.answer.text).await?;
         let stored = json!({ "result": result.address, "is_error": is_error });
-        match tx.settle(effect, epoch, &stored, outcome.known_by).await? {
+        let whether = tx.settle(effect, epoch, &stored, outcome.known_by).await?;
+        match whether {
             Settled::First => {
                 let duration_ms = u64::try_from(outcome.took.as_millis()).unwrap_or(u64::MAX);
                 let (result, known_by) = (result.address.clone(), outcome.known_by);
@@ -120,10 +123,19 @@ impl Governed {
             Settled::Late => self.record_late(tx, run, effect, tool, epoch, &result).await?,
         }
         let returned = ToolCallOutcome::Returned { result: result.clone(), is_error };
-        Ok(match tx.end_call(call, &result.address, &returned).await? {
+        let outcome = match tx.end_call(call, &result.address, &returned).await? {
             EndedCall::First => returned,
             EndedCall::AlreadyEnded(row) => row.outcome,
-        })
+        };
+        Ok(SettledCall { outcome, whether })
+    }
+
+    /// Counts an answer once its transaction is durable. A late one was counted when the first outcome was.
+    pub(super) fn count_settled(&self, effect: EffectId, answer: &ToolAnswer, whether: Settled) {
+        match whether {
+            Settled::First => self.metrics.effect_ended(effect, EffectResult::of_answer(answer.is_error)),
+            Settled::Late => {}
+        }
     }
 
     async fn record_late(
@@ -158,11 +170,15 @@ impl Governed {
             return Ok(row.outcome);
         }
         tx.mark_unknown(effect, &reason).await?;
-        if tx.recorded(&format!("{effect}/unknown")).await?.is_none() {
+        let first = tx.recorded(&format!("{effect}/unknown")).await?.is_none();
+        if first {
             let body = RecordBody::OutcomeUnknown { effect, reason: reason.clone() };
             self.append(&mut tx, run, format!("{effect}/unknown"), body).await?;
         }
         tx.commit().await?;
+        if first {
+            self.metrics.effect_ended(effect, EffectResult::Unknown);
+        }
         Ok(ToolCallOutcome::OutcomeUnknown { reason })
     }
 }
@@ -173,6 +189,13 @@ pub(super) struct Outcome<'a> {
     pub(super) known_by: KnownBy,
     pub(super) answer: &'a ToolAnswer,
     pub(super) took: Duration,
+}
+
+/// A call after its effect was settled.
+pub(super) struct SettledCall {
+    pub(super) outcome: ToolCallOutcome,
+    /// Whether this was the effect's first outcome.
+    pub(super) whether: Settled,
 }
 
 /// What the model reads of a refusal.

@@ -21,6 +21,7 @@ use crate::{
     failure::ActivityFailure,
     guards::{self, Guard, on},
     heartbeat::Heartbeat,
+    metrics::EffectResult,
     models::{ModelError, ModelProvider},
     store::{EffectState, ReplyRow, Settled, StoreError, Tx},
 };
@@ -287,6 +288,7 @@ impl Governed {
         let turn = self.turn_of(&mut tx, run, &after, reply).await?;
         tx.commit().await?;
         failpoint!("model.after_outcome");
+        self.metrics.effect_ended(effect, EffectResult::Answered);
         Ok(ModelCallOutcome::Replied(turn))
     }
 
@@ -333,6 +335,7 @@ impl Governed {
             Settled::Late => return self.late_answer(tx, run, input, permit, result).await,
         }
         tx.commit().await?;
+        self.metrics.effect_ended(effect, EffectResult::Error);
         Ok(ModelCallOutcome::Failed { reason })
     }
 

@@ -1,6 +1,6 @@
 //! Where the path asks policy: inside the recording transaction, the bundle in force, quarantine before everything.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Instant};
 
 use mandate_domain::{
     PersonId, PolicyId, QuarantineTarget, RunFacts, ToolCallId, ToolDefinition, ToolReach,
@@ -47,7 +47,9 @@ impl Governed {
         if let Some(denied) = self.quarantined(tx, &touched).await? {
             return Ok(denied);
         }
-        Ok(self.policy.in_force(tx).await?.decide(&PolicyRequest {
+        let bundle = self.policy.in_force(tx).await?;
+        let began = Instant::now();
+        let decision = bundle.decide(&PolicyRequest {
             agent: &run.row.agent,
             agent_owner: &run.row.definition.owner,
             on_behalf_of: &run.row.on_behalf_of,
@@ -55,7 +57,9 @@ impl Governed {
             action,
             facts,
             approved,
-        }))
+        });
+        self.metrics.decision_took(began.elapsed());
+        Ok(decision)
     }
 
     /// Whether a person may do something.

@@ -15,6 +15,7 @@ use crate::{
     clock::BootClock,
     failure::ActivityFailure,
     guards::{Guard, on},
+    metrics::EffectResult,
     store::{EffectRow, EffectState},
     tools::{CallToolError, CheckAnswer, PreparedTool, ToolAnswer},
 };
@@ -90,6 +91,7 @@ impl Governed {
             let reason = format!("`{with}` says that it did not happen");
             self.record_not_sent(&mut tx, run, row.effect, row.epoch, &reason).await?;
             tx.commit().await?;
+            self.metrics.effect_ended(row.effect, EffectResult::NotSent);
         }
         Ok(None)
     }
@@ -124,9 +126,10 @@ impl Governed {
         let answer = ToolAnswer { text, structured: None, is_error: false };
         let mut tx = self.begin(run).await?;
         let outcome = Outcome { epoch: row.epoch, known_by: KnownBy::Check, answer: &answer, took: Duration::ZERO };
-        let outcome = self.settle_call(&mut tx, run, call.recorded.id, call.tool, &outcome).await?;
+        let settled = self.settle_call(&mut tx, run, call.recorded.id, call.tool, &outcome).await?;
         tx.commit().await?;
-        Ok(outcome)
+        self.count_settled(row.effect, &answer, settled.whether);
+        Ok(settled.outcome)
     }
 
     /// A call that this attempt sent and that was not answered.

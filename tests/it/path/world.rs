@@ -10,7 +10,7 @@ use std::{
 
 use futures::future::BoxFuture;
 use mandate_activities::{
-    AgentActivities, Executions, Setup,
+    AgentActivities, Executions, Metrics, Setup,
     executions::{LookUpError, StartedExecution},
     store::{AddressKeySource, Store, StoreSettings},
 };
@@ -181,6 +181,7 @@ impl World {
             task_queue: config.task_queue,
             identity: "test".to_owned(),
             executions,
+            metrics: Metrics::default(),
         });
         let info = TestActivityInfoOptions::builder()
             .workflow_type(Some(task.workflow_type.to_owned()))
