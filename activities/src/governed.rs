@@ -31,6 +31,7 @@ use crate::{
 };
 
 mod admission;
+mod builtins;
 mod call_tool;
 mod claim;
 mod close_run;
@@ -42,6 +43,7 @@ pub mod permit;
 mod reconcile;
 mod review_approval;
 mod review_instruction;
+mod view;
 
 pub use permit::{ClaimRanOut, RecordedPermit};
 

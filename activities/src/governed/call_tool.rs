@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use mandate_domain::{
-    Address, ApprovalRequest, Arguments, EffectId, PolicyId, ProposedCall, RecordBody, Refusal, RefusalKind,
+    Address, ApprovalRequest, Arguments, EffectId, KnownBy, PolicyId, ProposedCall, RecordBody, Refusal, RefusalKind,
     ToolCallId, ToolCallOutcome, ToolDefinition,
     approval::Gate,
     canonical,
@@ -13,7 +13,7 @@ use mandate_domain::{
 use mandate_workflows::contract::{CallPurpose, CallToolInput, CallToolOutput};
 use serde_json::{Map, Value};
 
-use super::{Admitted, Governed, RUN_ENDED, RecordedPermit, claim::Subject, failpoint};
+use super::{Admitted, Governed, RUN_ENDED, RecordedPermit, claim::Subject, ends::Outcome, failpoint};
 use crate::{
     caller::Caller,
     clock::BootClock,
@@ -24,8 +24,6 @@ use crate::{
     tools::{CallToolError, PrepareToolError, PreparedTool},
 };
 
-/// Longest arguments on a request card, in bytes.
-const ARGUMENTS_SHOWN_BYTES_MAX: usize = 4000;
 /// Longest name of a tool that a record repeats, in characters.
 const NAME_CHARS_MAX: usize = 64;
 
@@ -307,6 +305,7 @@ impl Governed {
     ) -> Result<Vec<ApprovalRequest>, ActivityFailure> {
         let recorded = call.recorded;
         let ids = tx.make_requests(recorded.id, gates, &recorded.input).await?;
+        let view = self.view(tx).await?;
         let mut requests = Vec::with_capacity(ids.len());
         for (id, gate) in ids.into_iter().zip(gates) {
             let body = RecordBody::ApprovalRequested {
@@ -324,7 +323,7 @@ impl Governed {
                 tool: call.tool.name.to_string(),
                 arguments: recorded.input.clone(),
                 gate: gate.clone(),
-                arguments_shown: shown(call.arguments),
+                arguments_shown: view.card(run, call.tool, call.arguments, gate),
             });
         }
         Ok(requests)
@@ -338,10 +337,26 @@ impl Governed {
         prepared: PreparedTool,
     ) -> Result<ToolCallOutcome, ActivityFailure> {
         let began = Instant::now();
-        let answer = self.tools.call(permit, prepared, call.arguments).await;
+        let (answer, masked) = match self.call_builtin(run, call.tool, permit, call.arguments).await? {
+            Some(Ok(built_in)) => (Ok(built_in.answer), built_in.masked),
+            Some(Err(late)) => {
+                let (tool, reason) = (call.tool.name.to_string(), late.to_string());
+                (Err(CallToolError::NotSent { tool, reason }), None)
+            }
+            None => (self.tools.call(permit, prepared, call.arguments).await, None),
+        };
         failpoint!("tool.after_effect");
         match answer {
-            Ok(answer) => self.record_answer(run, permit, call.recorded.id, call.tool, &answer, began.elapsed()).await,
+            Ok(answer) => {
+                let outcome = Outcome {
+                    epoch: permit.epoch(),
+                    known_by: KnownBy::Answer,
+                    answer: &answer,
+                    masked: masked.as_ref(),
+                    took: began.elapsed(),
+                };
+                self.record_answer(run, call.recorded.id, call.tool, &outcome).await
+            }
             Err(error @ CallToolError::NotSent { .. }) => {
                 self.give_back(run, permit, &error.to_string()).await?;
                 Err(error.into())
@@ -389,14 +404,4 @@ pub(super) fn arguments_address(run: &Admitted, arguments: &Arguments) -> Addres
         }
         Arguments::Malformed(text) => run.key.address(text.as_bytes()),
     }
-}
-
-fn shown(arguments: &Map<String, Value>) -> String {
-    let text = canonical::to_canonical(arguments).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-    let text = text.unwrap_or_default();
-    if text.len() <= ARGUMENTS_SHOWN_BYTES_MAX {
-        return text;
-    }
-    let cut = (0..=ARGUMENTS_SHOWN_BYTES_MAX).rev().find_map(|end| text.get(..end)).unwrap_or_default();
-    format!("{cut}… ({} bytes in all; only the beginning is shown)", text.len())
 }

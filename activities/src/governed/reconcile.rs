@@ -125,7 +125,8 @@ impl Governed {
             .map_or_else(|| "It happened; its result is not known.".to_owned(), |result| result.to_string());
         let answer = ToolAnswer { text, structured: None, is_error: false };
         let mut tx = self.begin(run).await?;
-        let outcome = Outcome { epoch: row.epoch, known_by: KnownBy::Check, answer: &answer, took: Duration::ZERO };
+        let outcome =
+            Outcome { epoch: row.epoch, known_by: KnownBy::Check, answer: &answer, masked: None, took: Duration::ZERO };
         let settled = self.settle_call(&mut tx, run, call.recorded.id, call.tool, &outcome).await?;
         tx.commit().await?;
         self.count_settled(row.effect, &answer, settled.whether);

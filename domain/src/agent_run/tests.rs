@@ -50,6 +50,7 @@ pub(super) fn replied(turn: u64, calls: u32) -> Event {
                 tool: "payments.refund".into(),
                 arguments: address(n.into()),
                 timeout_secs: Some(5),
+                submits_answer: false,
             })
             .collect(),
         usage: Usage { input_tokens: 10, output_tokens: 1, ..Usage::default() },

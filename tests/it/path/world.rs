@@ -14,7 +14,10 @@ use mandate_activities::{
     executions::{LookUpError, StartedExecution},
     store::{AddressKeySource, Store, StoreSettings},
 };
-use mandate_domain::{RecordBody, RunChain, audit::verify::verify};
+use mandate_domain::{
+    RecordBody, RunChain,
+    audit::verify::{verify, verify_own},
+};
 use mandate_worker::{bundle, config::Config};
 use nix::{
     sys::signal::{Signal, kill},
@@ -216,7 +219,8 @@ impl World {
     /// The records of a chain, which verifies.
     pub(super) async fn bodies(&self, chain: &RunChain) -> Vec<RecordBody> {
         let records = self.store.records(chain).await.unwrap();
-        let verified = verify(chain, &records, None);
+        let own = *chain == self.store.own_chain();
+        let verified = if own { verify_own(chain, &records, None) } else { verify(chain, &records, None) };
         assert!(verified.holds() || records.is_empty(), "{:?}", verified.findings);
         let body = |bytes: &[u8]| serde_json::from_slice::<mandate_domain::AuditRecord>(bytes).unwrap().body;
         records.iter().map(|record| body(&record.canonical)).collect()
