@@ -89,14 +89,15 @@ async fn arguments_that_are_no_json_are_refused() {
 
 #[tokio::test]
 async fn a_call_that_no_policy_can_judge_is_denied_and_recorded() {
-    let world = Folder::proposing(&[&&refund(1).replace("amount_cents = 1,", "amount_cents = 9007199254740993,")])
-        .world()
-        .await;
+    let world = Folder::proposing(&[&refund(4_500)]).world().await;
     let mut run = Run::proposed(&world).await;
+    // Somebody applies policies that were checked against another definition of the tool.
+    world.edit("tools/payments.refund.toml", "Refund a part or all", "Refund some or all");
+    world.worker().await;
     let (kind, text) = run.refused("t1.0").await;
-    assert!(kind == RefusalKind::Denied && text.contains("too large a number"), "{kind:?} {text}");
+    assert!(kind == RefusalKind::Denied && text.contains("was described differently"), "{kind:?} {text}");
     assert_eq!((run.paid().await, run.intents().await), (vec![], 0));
-    let denied = |body: &RecordBody| matches!(body, RecordBody::Decision { outcome: DecisionOutcome::Deny, reason, .. } if reason.contains("too large"));
+    let denied = |body: &RecordBody| matches!(body, RecordBody::Decision { outcome: DecisionOutcome::Deny, .. });
     assert_eq!(run.count(denied).await, 1);
 }
 

@@ -115,7 +115,11 @@ impl Folder {
     }
 
     pub(super) fn policy(self, name: &str, text: &str) -> Self {
-        std::fs::write(self.0.path().join(format!("policies/{name}.cedar")), text).unwrap();
+        self.write(&format!("policies/{name}.cedar"), text)
+    }
+
+    pub(super) fn write(self, file: &str, text: &str) -> Self {
+        std::fs::write(self.0.path().join(file), text).unwrap();
         self
     }
 
@@ -174,7 +178,7 @@ impl World {
     }
 
     pub(super) async fn worker_on(&self, store: Store, task: Task) -> ActivityEnvironment {
-        let config = Config::load(self.folder.path(), &programs()).unwrap_or_else(|errors| panic!("{errors}"));
+        let config = Config::load(self.folder.path(), &programs()).unwrap_or_else(|errors| panic!("{errors:#?}"));
         let executions = Arc::<FirstEvents>::clone(&self.executions);
         let policy = bundle::in_force(&config, &store, "test").await.unwrap();
         let activities = AgentActivities::new(Setup {
