@@ -17,6 +17,7 @@ use crate::{
     output::{self, Exit, OutputFormat},
 };
 
+mod bundle;
 mod models;
 mod secrets;
 mod store;
@@ -122,7 +123,9 @@ fn configuration(loaded: &anyhow::Result<Config>) -> Finding {
 
 /// What the store holds. Each check looks for itself, so that one that fails does not hide another.
 async fn store_checks(config: &Config) -> Vec<Finding> {
-    vec![store::opens(config).await, store::address_keys(config).await]
+    let mut findings = vec![store::opens(config).await, store::address_keys(config).await];
+    findings.extend(bundle::checks(config).await);
+    findings
 }
 
 /// A sign of life on a terminal; nothing elsewhere.

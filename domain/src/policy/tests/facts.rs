@@ -57,7 +57,9 @@ fn outcome(effect: EffectId, is_error: bool, usage: Option<Usage>, classes: &[&s
 
 fn facts(bodies: &[RecordBody]) -> RunFacts {
     let mut facts = RunFacts::default();
-    bodies.iter().for_each(|body| facts.add(body));
+    for body in bodies {
+        facts.add(body);
+    }
     facts
 }
 
@@ -126,11 +128,11 @@ fn a_call_that_counts_already_counts_once_when_it_is_judged_again() {
 fn sums_saturate() {
     let facts = facts(&[intent(0, 1, i64::MAX), intent(1, 1, i64::MAX)]);
     assert_eq!(refunded(&facts), (2, i64::MAX));
-    let decision = decide(&bundle(CAP), &facts, refund(1), 2);
+    let decision = decide(&bundle(CAP), &facts, &refund(1), 2);
     assert_eq!(shown(&decision), "deny [refund.cap] one run refunds at most 500 EUR");
 }
 
-fn decide(bundle: &PolicyBundle, facts: &RunFacts, arguments: Value, index: u32) -> PolicyDecision {
+fn decide(bundle: &PolicyBundle, facts: &RunFacts, arguments: &Value, index: u32) -> PolicyDecision {
     let tool = &bundle.registry().tools[&ToolName::parse("payments.refund").unwrap()];
     let arguments = arguments.as_object().unwrap();
     let facts = facts.with_call(call(index), tool, &tool.amounts_of(arguments));
@@ -161,12 +163,12 @@ fn ask_model(bundle: &PolicyBundle, model: &str, facts: &RunFacts) -> String {
 fn a_cap_over_the_run_counts_the_call_being_decided() {
     let bundle = bundle(CAP);
     let spent = facts(&[intent(0, 1, 30_000)]);
-    assert_eq!(shown(&decide(&bundle, &spent, refund(20_000), 1)), "allow [refund.base] permitted by `refund.base`");
+    assert_eq!(shown(&decide(&bundle, &spent, &refund(20_000), 1)), "allow [refund.base] permitted by `refund.base`");
     let over = "deny [refund.cap] one run refunds at most 500 EUR";
-    assert_eq!(shown(&decide(&bundle, &spent, refund(20_001), 1)), over);
+    assert_eq!(shown(&decide(&bundle, &spent, &refund(20_001), 1)), over);
     let often = facts(&[intent(0, 1, 1), intent(1, 1, 1), intent(2, 1, 1)]);
     assert_eq!(
-        shown(&decide(&bundle, &often, refund(1), 3)),
+        shown(&decide(&bundle, &often, &refund(1), 3)),
         "deny [refund.often] one run refunds at most three times"
     );
 }
@@ -191,8 +193,13 @@ fn what_was_read_limits_where_it_goes() {
 /// Twenty calls of one turn against the cap: every order of deciding, sending, losing and answering, by seed.
 #[test]
 fn twenty_parallel_calls_never_pass_the_cap_in_a_thousand_schedules() {
-    static BUNDLE: std::sync::LazyLock<PolicyBundle> =
-        std::sync::LazyLock::new(|| bundle(CAP.replace("calls > 3", "calls > 20").as_str()));
+    // Only what the rule is about: a larger registry makes each of some forty thousand decisions slower.
+    static BUNDLE: std::sync::LazyLock<PolicyBundle> = std::sync::LazyLock::new(|| {
+        let whole = registry();
+        let tools = whole.tools.into_iter().filter(|(name, _)| name.as_str() == "payments.refund").collect();
+        let text = CAP.split("@id(\"refund.often\")").next().unwrap();
+        PolicyBundle::load(&[source("cap.cedar", text)], &Registry { tools, ..registry() }).unwrap()
+    });
     let mut filled = 0;
     for seed in 0..1000 {
         let mut schedule = Schedule { state: seed, records: Vec::new(), facts: RunFacts::default() };
@@ -213,7 +220,7 @@ struct Schedule {
 }
 
 impl Schedule {
-    /// SplitMix64: <https://prng.di.unimi.it/splitmix64.c>.
+    /// `SplitMix64`: <https://prng.di.unimi.it/splitmix64.c>.
     fn next(&mut self, below: u64) -> u64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.state;
@@ -236,7 +243,7 @@ impl Schedule {
             let pick = usize::try_from(self.next(total)).unwrap();
             if pick < waiting.len() {
                 let (index, epoch, cents) = waiting.swap_remove(pick);
-                if decide(bundle, &self.facts, refund(cents), index).is_allowed() {
+                if decide(bundle, &self.facts, &refund(cents), index).is_allowed() {
                     self.record(intent(index, epoch, cents));
                     sent.push((index, epoch, cents));
                 }
@@ -260,14 +267,11 @@ impl Schedule {
     fn performed(&self) -> i64 {
         let mut cents: BTreeMap<(ToolCallId, u32), i64> = BTreeMap::new();
         for body in &self.records {
-            match body {
-                RecordBody::Intent { effect: EffectId::Tool(call), epoch, amounts, .. } => {
-                    cents.insert((*call, *epoch), amounts["amount_cents"]);
-                }
-                RecordBody::NotSent { effect: EffectId::Tool(call), epoch, .. } => {
-                    cents.remove(&(*call, *epoch));
-                }
-                _ => {}
+            if let RecordBody::Intent { effect: EffectId::Tool(call), epoch, amounts, .. } = body {
+                cents.insert((*call, *epoch), amounts["amount_cents"]);
+            }
+            if let RecordBody::NotSent { effect: EffectId::Tool(call), epoch, .. } = body {
+                cents.remove(&(*call, *epoch));
             }
         }
         cents.values().sum()
