@@ -149,6 +149,12 @@ impl Problems {
         FileId(found.files.len() - 1)
     }
 
+    /// The line of a place, counted from 1.
+    pub(super) fn line_of(&self, place: &Place) -> usize {
+        let found = self.found.borrow();
+        found.files.get(place.file.0).map_or(1, |file| line_and_column(&file.text, place.span.start).0)
+    }
+
     /// Blots out a value in every text that is shown.
     pub(super) fn hide(&self, place: &Place) {
         if let Some(file) = self.found.borrow_mut().files.get_mut(place.file.0) {
