@@ -30,6 +30,7 @@ mod tests;
 mod tools;
 
 pub use cases::CaseAt;
+pub(crate) use problems::suggestion;
 pub use problems::{ConfigErrors, ConfigProblem};
 pub use profile::Profile;
 pub use summary::{AgentSummary, CheckSummary, ModelSummary, ServerSummary, ToolSummary};

@@ -242,7 +242,7 @@ fn secret_looking(text: &str) -> Vec<Range<usize>> {
 }
 
 /// "did you mean", or all there is to choose from.
-pub(super) fn suggestion<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+pub(crate) fn suggestion<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> String {
     let known: Vec<&str> = known.into_iter().collect();
     let scored = known.iter().map(|name| (strsim::jaro_winkler(word, name), *name));
     match scored.max_by(|one, other| one.0.total_cmp(&other.0)) {
