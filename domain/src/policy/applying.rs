@@ -1,11 +1,11 @@
 //! Which policies can have a say in something, and under which condition: what an author reads to know what an agent may
 //! do. Nothing is decided here.
 //!
-//! Whether a policy's scope fits is asked of Cedar itself, with the conditions taken away. Of the conditions only the
-//! registry's word on a tool is known beforehand: a policy that it rules out is left out, one that needs nothing else
-//! has no condition.
+//! Whether a policy's scope fits is asked of Cedar itself, with the conditions taken away. Of the conditions only who asks,
+//! what is asked about and the registry's word on a tool are known beforehand: a policy that they rule out is left out,
+//! one that needs nothing else has no condition.
 
-use cedar_policy::{Authorizer, Context, Effect, Policy, PolicySet, Request};
+use cedar_policy::{Authorizer, Context, Effect, EntityUid, Policy, PolicySet, Request};
 use serde_json::{Value, json};
 
 use super::{
@@ -102,6 +102,7 @@ fn applying(
     for policy in bundle.policies.policies() {
         scopes.add(scope_only(policy).map_err(|error| failed(&error))?).map_err(|error| failed(&error))?;
     }
+    let known = Known { principal: question.principal.clone(), resource: question.resource.clone(), tool };
     let request = Request::new(question.principal, question.action, question.resource, Context::empty(), None);
     let request = request.map_err(|error| failed(&error))?;
     let response = Authorizer::new().is_authorized(&request, &scopes, &question.entities);
@@ -109,8 +110,8 @@ fn applying(
         let (Some(policy), Some(rule)) = (bundle.policies.policy(id), bundle.rules.get::<str>(id.as_ref())) else {
             continue;
         };
-        let known = known_beforehand(policy, tool);
-        if known == Some(false) {
+        let holds = known.conditions(policy);
+        if holds == Some(false) {
             continue;
         }
         let says = match (&rule.gate, policy.effect()) {
@@ -118,7 +119,7 @@ fn applying(
             (None, Effect::Permit) => Says::Allow,
             (None, Effect::Forbid) => Says::Deny,
         };
-        let condition = if known == Some(true) { None } else { condition(policy, rule.gate.as_ref()) };
+        let condition = if holds == Some(true) { None } else { condition(policy, rule.gate.as_ref()) };
         found.push(Applying { policy: rule.id.clone(), says, condition, reason: rule.reason.clone() });
     }
     found.sort_by_key(|applying| (applying.says.rank(), applying.policy.clone()));
@@ -145,51 +146,75 @@ fn scope_only(policy: &Policy) -> Result<Policy, Box<dyn std::error::Error>> {
     Ok(Policy::from_json(Some(policy.id().clone()), text)?)
 }
 
-/// What the registry's word on the tool makes of the conditions, where it is enough.
-fn known_beforehand(policy: &Policy, tool: Option<&ToolDefinition>) -> Option<bool> {
-    let body = policy.to_json().ok()?;
-    let conditions = body.get("conditions")?.as_array()?;
-    let mut all = Some(true);
-    for condition in conditions {
-        let holds = truth(condition.get("body")?, tool);
-        let holds = if condition.get("kind")? == "unless" { holds.map(|holds| !holds) } else { holds };
-        match holds {
-            Some(false) => return Some(false),
-            Some(true) => {}
-            None => all = None,
-        }
-    }
-    all
+/// What is known before anything happens.
+struct Known<'a> {
+    principal: EntityUid,
+    resource: EntityUid,
+    tool: Option<&'a ToolDefinition>,
 }
 
-/// The value of a Boolean expression over attributes of the tool; none where it depends on something else.
-fn truth(expression: &Value, tool: Option<&ToolDefinition>) -> Option<bool> {
-    let sides = |operator: &str| {
-        let sides = expression.get(operator)?;
-        Some((truth(sides.get("left")?, tool), truth(sides.get("right")?, tool)))
-    };
-    if let Some(literal) = expression.get("Value") {
-        return literal.as_bool();
+impl Known<'_> {
+    /// What the conditions of a policy come to, where that is known.
+    fn conditions(&self, policy: &Policy) -> Option<bool> {
+        let body = policy.to_json().ok()?;
+        let mut all = Some(true);
+        for condition in body.get("conditions")?.as_array()? {
+            let holds = self.truth(condition.get("body")?);
+            let holds = if condition.get("kind")? == "unless" { holds.map(|holds| !holds) } else { holds };
+            match holds {
+                Some(false) => return Some(false),
+                Some(true) => {}
+                None => all = None,
+            }
+        }
+        all
     }
-    if let Some(inner) = expression.get("!") {
-        return truth(inner.get("arg")?, tool).map(|value| !value);
-    }
-    if let Some(both) = sides("&&") {
-        return match both {
-            (Some(false), _) | (_, Some(false)) => Some(false),
-            (Some(true), Some(true)) => Some(true),
-            (None, _) | (_, None) => None,
+
+    /// The value of a Boolean expression; none where it depends on what is not known.
+    fn truth(&self, expression: &Value) -> Option<bool> {
+        let sides = |operator: &str| {
+            let sides = expression.get(operator)?;
+            Some((sides.get("left")?, sides.get("right")?))
         };
+        let values = |operator: &str| sides(operator).map(|(left, right)| (self.truth(left), self.truth(right)));
+        if let Some(literal) = expression.get("Value") {
+            return literal.as_bool();
+        }
+        if let Some(inner) = expression.get("!") {
+            return self.truth(inner.get("arg")?).map(|value| !value);
+        }
+        if let Some(both) = values("&&") {
+            return match both {
+                (Some(false), _) | (_, Some(false)) => Some(false),
+                (Some(true), Some(true)) => Some(true),
+                (None, _) | (_, None) => None,
+            };
+        }
+        if let Some(either) = values("||") {
+            return match either {
+                (Some(true), _) | (_, Some(true)) => Some(true),
+                (Some(false), Some(false)) => Some(false),
+                (None, _) | (_, None) => None,
+            };
+        }
+        if let Some((left, right)) = sides("==") {
+            return Some(self.entity(left)? == self.entity(right)?);
+        }
+        if let Some((left, right)) = sides("!=") {
+            return Some(self.entity(left)? != self.entity(right)?);
+        }
+        let access = expression.get(".").filter(|access| access.get("left") == Some(&json!({ "Var": "resource" })))?;
+        attribute(self.tool?, access.get("attr")?.as_str()?)
     }
-    if let Some(either) = sides("||") {
-        return match either {
-            (Some(true), _) | (_, Some(true)) => Some(true),
-            (Some(false), Some(false)) => Some(false),
-            (None, _) | (_, None) => None,
-        };
+
+    fn entity(&self, expression: &Value) -> Option<EntityUid> {
+        match expression.get("Var").and_then(Value::as_str) {
+            Some("principal") => Some(self.principal.clone()),
+            Some("resource") => Some(self.resource.clone()),
+            Some(_) => None,
+            None => EntityUid::from_json(expression.get("Value")?.clone()).ok(),
+        }
     }
-    let access = expression.get(".").filter(|access| access.get("left") == Some(&json!({ "Var": "resource" })))?;
-    attribute(tool?, access.get("attr")?.as_str()?)
 }
 
 fn attribute(tool: &ToolDefinition, name: &str) -> Option<bool> {
