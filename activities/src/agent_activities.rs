@@ -16,6 +16,7 @@ use crate::{
     executions::Executions,
     failure::ActivityFailure,
     governed::Governed,
+    metrics::Metrics,
     models::{LoadModelsError, Models},
     policy::ActivePolicy,
     store::Store,
@@ -36,6 +37,8 @@ pub struct Setup {
     pub identity: String,
     /// Where first events come from.
     pub executions: Arc<dyn Executions>,
+    /// What is counted.
+    pub metrics: Metrics,
 }
 
 /// A worker cannot be made.
@@ -61,14 +64,15 @@ impl AgentActivities {
     /// # Errors
     /// [`SetupError`].
     pub fn new(setup: Setup) -> Result<Self, SetupError> {
-        let Setup { store, catalog, policy, task_queue, identity, executions } = setup;
+        let Setup { store, catalog, policy, task_queue, identity, executions, metrics } = setup;
         let mut start = [0; 32];
         getrandom::fill(&mut start)?;
         let start: String = Digest::from_bytes(start).as_str().chars().take(8).collect();
         let holder = format!("{identity}#{start}");
         let tools = ToolSet::new(catalog.servers.clone());
         let models = Models::new(catalog.models.clone())?;
-        let path = Governed { store, catalog, policy, tools, models, executions, task_queue, holder };
+        let policy = policy.reporting(metrics.clone());
+        let path = Governed { store, catalog, policy, tools, models, executions, task_queue, holder, metrics };
         Ok(Self { path: Arc::new(path) })
     }
 
@@ -78,8 +82,11 @@ impl AgentActivities {
         self.path.store.close().await;
     }
 
-    fn caller(&self, context: ActivityContext) -> Result<Caller, ActivityError> {
-        Caller::of(context, &self.path.holder).map_err(ActivityFailure::into_activity_error)
+    async fn caller(&self, context: ActivityContext) -> Result<Caller, ActivityError> {
+        match Caller::of(context, &self.path.holder) {
+            Ok(caller) => Ok(caller),
+            Err(orphan) => Err(self.path.refuse_orphan(orphan).await.into_activity_error()),
+        }
     }
 }
 
@@ -99,7 +106,7 @@ mod bound {
             ctx: ActivityContext,
             input: OpenRunInput,
         ) -> Result<OpenRunOutput, ActivityError> {
-            self.path.open_run(&self.caller(ctx)?, &input).await.map_err(ActivityFailure::into_activity_error)
+            self.path.open_run(&self.caller(ctx).await?, &input).await.map_err(ActivityFailure::into_activity_error)
         }
 
         #[activity(definition = mandate_workflows::contract::InvokeModel)]
@@ -108,7 +115,7 @@ mod bound {
             ctx: ActivityContext,
             input: InvokeModelInput,
         ) -> Result<InvokeModelOutput, ActivityError> {
-            self.path.invoke_model(&self.caller(ctx)?, &input).await.map_err(ActivityFailure::into_activity_error)
+            self.path.invoke_model(&self.caller(ctx).await?, &input).await.map_err(ActivityFailure::into_activity_error)
         }
 
         #[activity(definition = mandate_workflows::contract::CallTool)]
@@ -117,7 +124,7 @@ mod bound {
             ctx: ActivityContext,
             input: CallToolInput,
         ) -> Result<CallToolOutput, ActivityError> {
-            self.path.call_tool(&self.caller(ctx)?, &input).await.map_err(ActivityFailure::into_activity_error)
+            self.path.call_tool(&self.caller(ctx).await?, &input).await.map_err(ActivityFailure::into_activity_error)
         }
 
         #[activity(definition = mandate_workflows::contract::ReviewApproval)]
@@ -126,7 +133,10 @@ mod bound {
             ctx: ActivityContext,
             input: ReviewApprovalInput,
         ) -> Result<ReviewApprovalOutput, ActivityError> {
-            self.path.review_approval(&self.caller(ctx)?, &input).await.map_err(ActivityFailure::into_activity_error)
+            self.path
+                .review_approval(&self.caller(ctx).await?, &input)
+                .await
+                .map_err(ActivityFailure::into_activity_error)
         }
 
         #[activity(definition = mandate_workflows::contract::ReviewInstruction)]
@@ -135,7 +145,10 @@ mod bound {
             ctx: ActivityContext,
             input: ReviewInstructionInput,
         ) -> Result<ReviewInstructionOutput, ActivityError> {
-            self.path.review_instruction(&self.caller(ctx)?, &input).await.map_err(ActivityFailure::into_activity_error)
+            self.path
+                .review_instruction(&self.caller(ctx).await?, &input)
+                .await
+                .map_err(ActivityFailure::into_activity_error)
         }
 
         #[activity(definition = mandate_workflows::contract::CloseRun)]
@@ -144,7 +157,7 @@ mod bound {
             ctx: ActivityContext,
             input: CloseRunInput,
         ) -> Result<CloseRunOutput, ActivityError> {
-            self.path.close_run(&self.caller(ctx)?, &input).await.map_err(ActivityFailure::into_activity_error)
+            self.path.close_run(&self.caller(ctx).await?, &input).await.map_err(ActivityFailure::into_activity_error)
         }
     }
 }

@@ -15,20 +15,27 @@ pub(crate) struct Caller {
     context: ActivityContext,
 }
 
+/// An activity task that belongs to no workflow execution.
+pub(crate) struct Orphan {
+    pub(crate) activity: String,
+    pub(crate) origin: Origin,
+}
+
 impl Caller {
     /// Reads it from the task.
-    pub(crate) fn of(context: ActivityContext, worker: &str) -> Result<Self, ActivityFailure> {
+    pub(crate) fn of(context: ActivityContext, worker: &str) -> Result<Self, Orphan> {
         let info = context.info();
-        let (Some(workflow_id), Some(run_id)) = (info.workflow_id.clone(), info.workflow_run_id.clone()) else {
-            let activity = info.activity_type.clone();
-            return Err(ActivityFailure::NoWorkflow { activity });
-        };
-        let origin = Origin {
-            run_id: run_id.clone(),
+        let origin = |run_id: Option<&String>| Origin {
+            run_id: run_id.cloned().unwrap_or_default(),
             activity_id: info.activity_id.clone(),
             attempt: info.attempt,
             worker: worker.to_owned(),
         };
+        let (Some(workflow_id), Some(run_id)) = (info.workflow_id.clone(), info.workflow_run_id.clone()) else {
+            let (activity, origin) = (info.activity_type.clone(), origin(info.activity_run_id.as_ref()));
+            return Err(Orphan { activity, origin });
+        };
+        let origin = origin(Some(&run_id));
         let workflow_type = info.workflow_type.clone().unwrap_or_default();
         Ok(Self { workflow_id, run_id, workflow_type, origin, context })
     }

@@ -22,6 +22,8 @@ use crate::{
     catalog::Catalog,
     executions::Executions,
     failure::ActivityFailure,
+    guards::{Guard, on},
+    metrics::Metrics,
     models::Models,
     policy::ActivePolicy,
     store::{RunRow, Store, Tx},
@@ -29,6 +31,7 @@ use crate::{
 };
 
 mod admission;
+mod builtins;
 mod call_tool;
 mod claim;
 mod close_run;
@@ -40,6 +43,7 @@ pub mod permit;
 mod reconcile;
 mod review_approval;
 mod review_instruction;
+mod view;
 
 pub use permit::{ClaimRanOut, RecordedPermit};
 
@@ -61,6 +65,7 @@ pub(crate) struct Governed {
     pub(crate) task_queue: String,
     /// Unique for each start of a worker.
     pub(crate) holder: String,
+    pub(crate) metrics: Metrics,
 }
 
 /// A run that was admitted: what the store holds of it, and who asks now.
@@ -84,7 +89,12 @@ impl Governed {
     /// activity.
     async fn begin(&self, run: &Admitted) -> Result<Tx, ActivityFailure> {
         let mut tx = self.store.begin(&run.chain).await?;
-        tx.check_seen(&run.pointer.audit).await?;
+        if let Err(behind) = tx.check_seen(&run.pointer.audit).await
+            && on(Guard::StoreBehind)
+        {
+            drop(tx);
+            return Err(self.wrong_store(&run.origin, &run.chain.workflow_id, behind).await?);
+        }
         if let Some(refused) = &run.pointer.refused_messages {
             let body = RecordBody::MessagesRefused { count: refused.count, last_reason: refused.last_reason.clone() };
             self.append(&mut tx, run, format!("messages/{}", refused.count), body).await?;

@@ -8,6 +8,8 @@ pub mod executions;
 #[cfg(feature = "fault-injection")]
 pub mod failpoints;
 pub mod governed;
+pub mod guards;
+pub mod metrics;
 pub mod models;
 pub mod operator;
 pub mod policy;
@@ -21,3 +23,4 @@ mod heartbeat;
 
 pub use agent_activities::{AgentActivities, Setup, SetupError};
 pub use executions::{Executions, ServerExecutions};
+pub use metrics::Metrics;

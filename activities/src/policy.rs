@@ -7,13 +7,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mandate_domain::policy::{BundleFiles, PolicyBundle};
 
-use crate::store::{BundleRow, Store, StoreError, Tx};
+use crate::{
+    metrics::Metrics,
+    store::{BundleRow, Store, StoreError, Tx},
+};
 
 /// The bundle in force. Cheap to clone.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct ActivePolicy {
     store: Store,
     kept: Arc<Mutex<Kept>>,
+    metrics: Metrics,
 }
 
 #[derive(Debug)]
@@ -79,7 +83,14 @@ impl ActivePolicy {
         let row = store.active_bundle().await?.ok_or(OpenPolicyError::Nothing)?;
         let bundle = load_row(&row).map_err(|reason| OpenPolicyError::Unusable { version: row.version, reason })?;
         let kept = Kept { version: row.version, bundle: Arc::new(bundle), trouble: None };
-        Ok(Self { store: store.clone(), kept: Arc::new(Mutex::new(kept)) })
+        Ok(Self { store: store.clone(), kept: Arc::new(Mutex::new(kept)), metrics: Metrics::default() })
+    }
+
+    /// The same policy, which says on these instruments what is in force.
+    #[must_use]
+    pub fn reporting(self, metrics: Metrics) -> Self {
+        metrics.policy_bundle_in_use(self.version());
+        Self { metrics, ..self }
     }
 
     /// The bundle that decides in this transaction.
@@ -128,9 +139,12 @@ impl ActivePolicy {
         match load_row(row) {
             Ok(bundle) => {
                 tracing::info!(version = row.version, digest = %row.digest, "another policy bundle is in force");
+                self.metrics.policy_bundle_in_use(row.version);
                 *self.kept() = Kept { version: row.version, bundle: Arc::new(bundle), trouble: None };
             }
             Err(reason) => {
+                self.metrics.policy_load_failed();
+                self.metrics.policy_bundle_stale();
                 let mut kept = self.kept();
                 tracing::error!(
                     active = row.version,

@@ -16,6 +16,7 @@ use sqlx::{Sqlite, SqlitePool, Transaction};
 
 mod effects;
 mod facts;
+mod inspect;
 mod keys;
 mod open;
 mod own;
@@ -28,6 +29,7 @@ mod transcript;
 mod tx;
 
 pub use effects::{CallEndRow, Claimed, EffectRow, EffectState, EndedCall, Settled};
+pub use inspect::{Inspection, TenantKey};
 pub use keys::AddressKeySource;
 pub use open::StoreSettings;
 pub(crate) use own::{NewBundle, OwnTx, bounded};

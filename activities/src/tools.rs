@@ -10,7 +10,11 @@ use mandate_domain::{BuiltinTool, ServerName, ToolDefinition, ToolName, ToolReac
 use serde_json::{Map, Value};
 use tokio::sync::Mutex;
 
-use crate::{catalog::ServerSettings, governed::RecordedPermit};
+use crate::{
+    catalog::ServerSettings,
+    governed::RecordedPermit,
+    guards::{Guard, on},
+};
 
 mod answer;
 mod builtin;
@@ -123,6 +127,16 @@ impl ToolSet {
         Self { servers: Arc::new(servers.into_iter().map(|(name, settings)| (name, server(settings))).collect()) }
     }
 
+    /// Connects to a server if needed.
+    ///
+    /// # Errors
+    /// [`PrepareToolError::Unreachable`], also for a server that is not configured.
+    pub async fn connect(&self, server: &ServerName) -> Result<(), PrepareToolError> {
+        let unreachable =
+            || PrepareToolError::Unreachable { server: server.clone(), reason: "it is not configured".to_owned() };
+        self.servers.get(server).ok_or_else(unreachable)?.connection(server).await.map(drop)
+    }
+
     /// Connects if needed, finds the tool and compares the server's schema with the registry's.
     ///
     /// # Errors
@@ -144,8 +158,11 @@ impl ToolSet {
         let unknown = || PrepareToolError::Unknown { tool: remote.to_owned(), server: server.clone() };
         let connection = self.servers.get(server).ok_or_else(unknown)?.connection(server).await?;
         let schema = connection.input_schema(remote).ok_or_else(unknown)?;
-        same_constraints(&tool.input_schema, schema)
-            .map_err(|differs| PrepareToolError::Changed { tool: tool.name.clone(), at: differs.to_string() })?;
+        if let Err(differs) = same_constraints(&tool.input_schema, schema)
+            && on(Guard::ToolAsAnnounced)
+        {
+            return Err(PrepareToolError::Changed { tool: tool.name.clone(), at: differs.to_string() });
+        }
         Ok(Reach::Mcp { connection, tool: remote.to_owned() })
     }
 

@@ -57,6 +57,9 @@ pub struct AgentRun {
     stop: Option<Stop>,
     refused_messages: u64,
     last_refusal: Option<String>,
+    /// The answer that a call of this turn submitted. The run ends with it when the turn's other calls have ended.
+    #[serde(default)]
+    submitted: Option<Content>,
     /// Decisions and instructions that were reviewed and do not count. Each has its own audit record.
     #[serde(default)]
     refused_reviews: u64,
@@ -111,6 +114,7 @@ impl AgentRun {
             calls: Vec::new(),
             approvals: Approvals::default(),
             answer: None,
+            submitted: None,
             stop: None,
             refused_messages: 0,
             last_refusal: None,
@@ -206,6 +210,11 @@ impl AgentRun {
     }
 
     fn next_turn(&mut self, moment: Moment, commands: &mut Vec<Command>) {
+        if let Some(answer) = self.submitted.take() {
+            self.finish_with(Some(answer));
+            self.close(commands);
+            return;
+        }
         let Some(opened) = &self.opened else { return };
         let limits = opened.limits;
         if self.turn >= limits.turns_max {

@@ -21,6 +21,8 @@ pub struct RunFacts {
     pub model_cost_micros: i64,
     /// Effects that policy denied.
     pub denials: i64,
+    /// Classes that each reply carries: those of everything that its model had read.
+    replies: BTreeMap<u32, BTreeSet<DataClass>>,
     /// Data classes that the model was shown.
     pub classes: BTreeSet<DataClass>,
     calls: BTreeMap<ToolCallId, Call>,
@@ -36,6 +38,8 @@ struct Call {
     epochs: BTreeSet<u32>,
     performed: bool,
     failed: bool,
+    /// Classes that the model was shown of its result.
+    classes: BTreeSet<DataClass>,
 }
 
 impl Call {
@@ -100,9 +104,17 @@ impl RunFacts {
                     self.tokens = self.tokens.saturating_add(as_long(usage.tokens()));
                     self.model_cost_micros = self.model_cost_micros.saturating_add(as_long(usage.cost_micros));
                 }
-                if let Some(call) = self.known(*effect) {
-                    call.performed = true;
-                    call.failed = *is_error;
+                match effect {
+                    EffectId::Model(turn) => {
+                        self.replies.insert(*turn, classes.iter().cloned().collect());
+                    }
+                    EffectId::Tool(call) => {
+                        if let Some(call) = self.calls.get_mut(call) {
+                            call.performed = true;
+                            call.failed = *is_error;
+                            call.classes = classes.iter().cloned().collect();
+                        }
+                    }
                 }
             }
             RecordBody::Decision { outcome: DecisionOutcome::Deny, .. } => {
@@ -158,6 +170,18 @@ impl RunFacts {
         Self { model_calls: self.model_calls.saturating_add(1), ..self.clone() }
     }
 
+    /// Classes that the model was shown of a call's result.
+    #[must_use]
+    pub fn classes_of_call(&self, call: ToolCallId) -> BTreeSet<DataClass> {
+        self.calls.get(&call).map(|call| call.classes.clone()).unwrap_or_default()
+    }
+
+    /// Classes that the reply of a turn carries.
+    #[must_use]
+    pub fn classes_of_reply(&self, turn: u32) -> BTreeSet<DataClass> {
+        self.replies.get(&turn).cloned().unwrap_or_default()
+    }
+
     /// Tool calls that were performed or may have been.
     #[must_use]
     pub fn tool_calls(&self) -> i64 {
@@ -210,6 +234,7 @@ impl RunFacts {
             epochs: BTreeSet::new(),
             performed: false,
             failed: false,
+            classes: BTreeSet::new(),
         })
     }
 }

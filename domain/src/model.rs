@@ -172,6 +172,12 @@ impl Content {
         }
     }
 
+    /// Describes content of which nothing may be shown here, and says so.
+    #[must_use]
+    pub fn withheld(address: Address, bytes: u64, notice: String) -> Self {
+        Self { address, bytes, text: None, preview: Some(notice) }
+    }
+
     /// What there is to show: the text or its beginning.
     #[must_use]
     pub fn shown(&self) -> &str {
@@ -204,4 +210,7 @@ pub struct CallSummary {
     /// Longest time the tool may take, in seconds, from its registered definition; absent for an unknown tool.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_secs: Option<u64>,
+    /// Whether its result is the run's final answer (`submit_answer`).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub submits_answer: bool,
 }

@@ -15,6 +15,9 @@ use crate::{DataClass, FieldPath};
 
 #[cfg(test)]
 mod tests;
+mod transcript;
+
+pub use transcript::transcript;
 
 /// Deepest nesting that is shown. What is parsed from text is never deeper.
 const DEPTH_MAX: usize = 128;
@@ -144,6 +147,12 @@ fn colons(text: &str) -> usize {
         }
     }
     count
+}
+
+/// What stands in place of something that carries these classes.
+#[must_use]
+pub fn withheld_text(classes: &BTreeSet<DataClass>) -> String {
+    placeholder(&classes.iter().map(DataClass::as_str).collect::<Vec<_>>().join(", "))
 }
 
 fn placeholder(classes: &str) -> String {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
     ApprovalRequest, Content, Digest, FieldClasses, PersonId, PolicyId, ServerName, ToolName, canonical, policy,
@@ -81,6 +81,53 @@ pub enum ToolReach {
 pub enum BuiltinTool {
     /// `{}` → the time of the worker's clock, `{"utc": "2026-11-21T09:52:00Z"}`.
     CurrentTime,
+    /// `{"call": "t1.0", "page": 1}` → a page of the stored result of an earlier call of the same run, as it may be shown.
+    ReadResult,
+    /// `{"answer": "…", "confidence_percent": 80}` → the answer, with which the run ends.
+    SubmitAnswer,
+}
+
+impl BuiltinTool {
+    /// All of them, by the name that the registry uses.
+    pub const ALL: [(&str, Self); 3] =
+        [("current_time", Self::CurrentTime), ("read_result", Self::ReadResult), ("submit_answer", Self::SubmitAnswer)];
+
+    /// JSON Schema of its arguments.
+    #[must_use]
+    pub fn input_schema(self) -> Value {
+        match self {
+            Self::CurrentTime => json!({ "type": "object", "additionalProperties": false }),
+            Self::ReadResult => json!({
+                "type": "object",
+                "required": ["call"],
+                "additionalProperties": false,
+                "properties": {
+                    "call": { "type": "string", "description": "Id of an earlier call of this run: `t1.0` is the first call of the first turn." },
+                    "page": { "type": "integer", "minimum": 1, "description": "Which page; the first is 1." },
+                },
+            }),
+            Self::SubmitAnswer => json!({
+                "type": "object",
+                "required": ["answer"],
+                "additionalProperties": false,
+                "properties": {
+                    "answer": { "type": "string", "minLength": 1, "description": "The final answer, as the person who asked will read it." },
+                    "confidence_percent": { "type": "integer", "minimum": 0, "maximum": 100, "description": "How sure you are that the answer is right." },
+                },
+            }),
+        }
+    }
+}
+
+impl ToolReach {
+    /// The built-in tool, if it is one.
+    #[must_use]
+    pub fn builtin(&self) -> Option<BuiltinTool> {
+        match self {
+            Self::Builtin { tool } => Some(*tool),
+            Self::Mcp { .. } => None,
+        }
+    }
 }
 
 /// What may be done about a call that was sent and not answered.

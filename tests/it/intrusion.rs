@@ -1,10 +1,10 @@
-//! Whoever may schedule activities can at most ask: a foreign workflow and a caller outside any workflow are refused
-//! for good, nothing is performed, and the attempt stands in the audit log.
+//! Whoever may schedule activities can at most ask: a foreign workflow that aims at a call of a run is refused for good,
+//! the attempt stands in the audit log, and the run is unharmed. More attacks are in `hostile.rs`.
 
 use std::{sync::Arc, time::Duration};
 
 use mandate_activities::{
-    AgentActivities, ServerExecutions, Setup,
+    AgentActivities, Metrics, ServerExecutions, Setup,
     policy::ActivePolicy,
     store::{AddressKeySource, Store, StoreSettings},
 };
@@ -15,11 +15,7 @@ use mandate_workflows::contract::{CallPurpose, CallTool, CallToolInput, RunPoint
 use serde::{Deserialize, Serialize};
 use temporalio_client::{WorkflowGetResultOptions, WorkflowStartOptions};
 use temporalio_macros::{workflow, workflow_methods};
-use temporalio_sdk::{
-    Runtime, Worker, WorkerOptions,
-    runtime::RuntimeOptions,
-    testing::{ActivityEnvironment, TestActivityInfoOptions},
-};
+use temporalio_sdk::{Runtime, Worker, WorkerOptions, runtime::RuntimeOptions};
 use temporalio_workflow::{ActivityOptions, WorkflowContext, WorkflowResult};
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -48,7 +44,7 @@ impl Foreign {
 }
 
 /// A pointer at a call that waits in another run.
-async fn stolen(scenario: &Scenario) -> CallToolInput {
+pub(crate) async fn stolen(scenario: &Scenario) -> CallToolInput {
     let opened = scenario.records_where(|body| matches!(body, RecordBody::RunOpened { .. })).await;
     let RecordBody::RunOpened { store, .. } = opened[0].body.clone() else { unreachable!("picked above") };
     let run = RunPointer { store, audit: ChainHead::empty(), refused_messages: None };
@@ -91,31 +87,8 @@ fn a_foreign_workflow_is_refused_and_recorded() {
     });
 }
 
-#[test]
-fn a_call_outside_any_workflow_is_refused() {
-    run(async {
-        let scenario = Scenario::new("no-workflow").await;
-        let worker = scenario.start_worker().await;
-        scenario.start_run("Refund order o1").await;
-        scenario.pending_id().await;
-        let input = stolen(&scenario).await;
-        worker.stop().await;
-        let activities = activities(&scenario).await;
-        let info = TestActivityInfoOptions::builder()
-            .workflow_type(None)
-            .workflow_id(None)
-            .workflow_run_id(None)
-            .activity_type("call_tool")
-            .build();
-        let environment = ActivityEnvironment::builder().info(info).register_activities(activities).build();
-        let refused = environment.run(AgentActivities::call_tool, input).await.unwrap_err();
-        let refused = format!("{refused:?}");
-        assert!(refused.contains("workflow execution") && refused.contains("non_retryable: true"), "{refused}");
-        assert!(scenario.refund_calls().await.is_empty());
-    });
-}
-
-async fn activities(scenario: &Scenario) -> AgentActivities {
+/// The activities of a worker on this folder, without a server that hands out tasks.
+pub(crate) async fn activities(scenario: &Scenario) -> AgentActivities {
     let config = Config::load(&scenario.path(""), &profile_folder()).unwrap();
     let settings = StoreSettings {
         path: scenario.path("var/mandate.db"),
@@ -129,6 +102,7 @@ async fn activities(scenario: &Scenario) -> AgentActivities {
         task_queue: config.task_queue,
         identity: "test".to_owned(),
         executions: Arc::new(ServerExecutions::new(scenario.server.client.clone())),
+        metrics: Metrics::default(),
     })
     .unwrap()
 }

@@ -22,12 +22,16 @@ mod continue_as_new;
 mod decisions;
 mod denial;
 mod docs;
+mod doctor;
 mod filesystem_server;
 mod frozen;
 mod history_size;
+#[cfg(test)]
+mod hostile;
 mod intrusion;
 mod kill;
 mod mcp;
+mod metrics;
 mod outages;
 #[cfg(test)]
 mod path;

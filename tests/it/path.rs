@@ -11,6 +11,7 @@ mod model;
 mod outages;
 mod pointers;
 mod repeats;
+mod reveal;
 mod run;
 mod unknown_outcomes;
 mod world;

@@ -1,6 +1,6 @@
 //! What stands in SQLite files: the payments of the system of record, and the store's audit records.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use mandate_domain::audit::AuditRecord;
 use sqlx::{Connection as _, Row as _, SqliteConnection, sqlite::SqliteConnectOptions};
@@ -58,6 +58,14 @@ pub(crate) async fn add_order(path: &Path, order: &str, items: &str) {
     let mut database = SqliteConnection::connect_with(&options).await.expect("the payments database");
     let insert = sqlx::query("INSERT INTO orders VALUES (?, 'c1', 100, 'EUR', ?)").bind(order).bind(items);
     insert.execute(&mut database).await.expect("an order");
+}
+
+/// Runs a statement with one value: how many rows it changed.
+pub(crate) async fn change(path: &Path, statement: &'static str, value: &str) -> u64 {
+    let options = SqliteConnectOptions::new().filename(path).busy_timeout(Duration::from_secs(10));
+    let mut database = SqliteConnection::connect_with(&options).await.expect("the store");
+    let done = sqlx::query(statement).bind(value.to_owned()).execute(&mut database).await;
+    done.expect("the statement runs").rows_affected()
 }
 
 /// Characters of all messages of the store.

@@ -43,6 +43,8 @@ pub struct Scenario {
     kept: Mutex<Vec<Process>>,
     folder: TempDir,
     workers: AtomicUsize,
+    /// Environment that every program of this test has more.
+    more: Vec<(String, String)>,
 }
 
 impl Scenario {
@@ -54,11 +56,18 @@ impl Scenario {
         for part in ["mandate.toml", "policies", "scripts", "tenants", "tools"] {
             copy(&example.join(part), &folder.path().join(part));
         }
-        let scenario =
-            Self { name: name.to_owned(), server, folder, workers: AtomicUsize::new(0), kept: Mutex::default() };
+        let (workers, kept, more) = (AtomicUsize::new(0), Mutex::default(), Vec::new());
+        let scenario = Self { name: name.to_owned(), server, folder, workers, kept, more };
         scenario.edit("mandate.toml", r#"task_queue = "mandate""#, &format!(r#"task_queue = "{name}""#));
         scenario.server_command(&[]);
         scenario
+    }
+
+    /// The same with more environment for every program.
+    #[must_use]
+    pub fn with_env(mut self, name: &str, value: &str) -> Self {
+        self.more.push((name.to_owned(), value.to_owned()));
+        self
     }
 
     /// A file of the operating folder.
@@ -101,7 +110,7 @@ impl Scenario {
     /// Environment of every program of this test.
     fn env(&self, more: &[(&str, &str)]) -> Vec<(String, String)> {
         let more = more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-        self.server.env().into_iter().chain(more).collect()
+        self.server.env().into_iter().chain(self.more.clone()).chain(more).collect()
     }
 
     /// Starts a worker and waits until it polls.
@@ -111,7 +120,15 @@ impl Scenario {
 
     /// Starts a worker with more environment and waits until it polls.
     pub async fn worker_with_env(&self, env: &[(&str, &str)]) -> Process {
-        let mut worker = self.worker_process(env).await;
+        self.polling(self.worker_process(env).await).await
+    }
+
+    /// Starts a worker with more arguments and waits until it polls.
+    pub async fn worker_with(&self, arguments: &[&str]) -> Process {
+        self.polling(self.worker_process_with(arguments, &[]).await).await
+    }
+
+    async fn polling(&self, mut worker: Process) -> Process {
         until("the worker polls", async || {
             assert_eq!(worker.ended(), None, "the worker ended:\n{}", worker.log());
             worker.log().contains(READY).then_some(())
@@ -122,11 +139,16 @@ impl Scenario {
 
     /// Starts a worker.
     pub async fn worker_process(&self, env: &[(&str, &str)]) -> Process {
+        self.worker_process_with(&[], env).await
+    }
+
+    /// Starts a worker with more arguments and environment.
+    pub async fn worker_process_with(&self, more: &[&str], env: &[(&str, &str)]) -> Process {
         let number = self.workers.fetch_add(1, Ordering::Relaxed);
         let env = self.env(env);
         let env: Vec<(&str, &str)> = env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         let folder = self.folder.path();
-        let arguments = ["worker", "--folder", folder.to_str().expect("text")];
+        let arguments = [&["worker", "--folder", folder.to_str().expect("text")], more].concat();
         Process::start(&program("mandate"), &arguments, &env, folder, self.path(&format!("worker-{number}.log"))).await
     }
 
@@ -317,10 +339,15 @@ impl Scenario {
 
     /// Puts an order with a long text into the system of record.
     pub async fn big_order(&self, order: &str, bytes: usize) {
+        self.order(order, &"x".repeat(bytes)).await;
+    }
+
+    /// Puts an order into the system of record.
+    pub async fn order(&self, order: &str, items: &str) {
         // The server makes its file, then sees that nobody is there.
         let database = self.path("var/payments.db");
         say(&program("refunds-mcp"), &["--database", database.to_str().expect("text")], &[], self.folder.path()).await;
-        database::add_order(&database, order, &"x".repeat(bytes)).await;
+        database::add_order(&database, order, items).await;
     }
 
     /// Characters of all messages of the store.
@@ -328,9 +355,19 @@ impl Scenario {
         database::message_bytes(&self.path("var/mandate.db")).await
     }
 
+    /// Changes the store behind everybody's back: how many rows.
+    pub async fn tamper(&self, statement: &'static str, value: &str) -> u64 {
+        database::change(&self.path("var/mandate.db"), statement, value).await
+    }
+
     /// All audit records of the store.
     pub async fn records(&self) -> Vec<AuditRecord> {
-        database::records(&self.path("var/mandate.db")).await
+        self.records_in("var/mandate.db").await
+    }
+
+    /// All audit records of a store.
+    pub async fn records_in(&self, store: &str) -> Vec<AuditRecord> {
+        database::records(&self.path(store)).await
     }
 
     /// The audit records that a predicate picks.

@@ -1,6 +1,6 @@
 //! The command line. Help teaches with examples; what a command does stands in `commands/`.
 
-use std::path::PathBuf;
+use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 use mandate_domain::{AgentName, PersonId, RequestId, Resolution, ToolCallId};
@@ -16,6 +16,7 @@ Examples:
   mandate demo                                    see it work, nothing needed but this program
   mandate check --folder examples/refunds         is the operating folder usable?
   mandate policy test examples/refunds            do its policies decide as their cases say?
+  mandate doctor --folder examples/refunds        is everything there that a worker needs?
   mandate worker --folder examples/refunds        carry out runs until Ctrl-C
   mandate run --agent acme/support/refunds --on-behalf-of ana@acme.example 'Refund order o1'
   mandate approvals                               what waits for people
@@ -98,6 +99,16 @@ Examples:
 
 Exit code 4: something is wrong, and all of it is listed.")]
     Check(Listing),
+    /// Check everything that a worker needs: folder, Temporal, store, secrets, tools, models
+    #[command(after_help = "\
+Examples:
+  mandate doctor --folder examples/refunds
+  mandate doctor --folder examples/refunds --output json    for programs
+
+One line for each check: ok, warn or fail, and what to do. Run it as the worker's user and in the worker's environment.
+It starts the tool servers and ends them; it calls no tool, asks no model and makes no store.
+Exit code 1: a check failed, 4: the operating folder cannot be used.")]
+    Doctor(Listing),
     /// The audit log
     #[command(subcommand)]
     Audit(Audit),
@@ -120,11 +131,18 @@ pub struct Demo {
 
 /// Options of `worker`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  TEMPORAL_ADDRESS=localhost:7233 mandate worker --folder examples/refunds")]
+#[command(after_help = "\
+Examples:
+  TEMPORAL_ADDRESS=localhost:7233 mandate worker --folder examples/refunds
+  mandate worker --folder examples/refunds --metrics-address 127.0.0.1:9464    metrics at /metrics")]
 pub struct Worker {
     /// Task queue to poll, in place of the configured one
     #[arg(long)]
     pub task_queue: Option<String>,
+    /// Serve metrics for Prometheus at this address, under `/metrics`. Anybody who reaches it may read them: keep it on
+    /// a loopback address, such as 127.0.0.1:9464, or in a network that only the collector reaches
+    #[arg(long, value_name = "IP:PORT")]
+    pub metrics_address: Option<SocketAddr>,
 }
 
 /// Options of `run`.
@@ -342,6 +360,7 @@ mod tests {
             ("mandate resolve w t1.0 perhaps --by bo", "did-not-happen"),
             ("mandate resolve w 1 skip --by bo", "t3.1"),
             ("mandate status w --output xml", "json"),
+            ("mandate worker --metrics-address 9464", "--metrics-address"),
         ];
         for (line, expected) in wrong {
             let error = parse(line).unwrap_err();

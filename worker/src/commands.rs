@@ -15,6 +15,7 @@ pub mod approvals;
 pub mod check;
 pub mod decide;
 pub mod demo;
+pub mod doctor;
 pub mod explain;
 pub mod policy;
 pub mod resolve;
@@ -41,6 +42,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Explain(options) => explain::explain(&global, &options).await,
         Command::Check(options) => check::check(&global, &options),
         Command::Policy(command) => policy::policy(&global, command).await,
+        Command::Doctor(options) => doctor::doctor(&global, &options).await,
         Command::Audit(Audit::Verify(options)) => verify::verify(&global, &options).await,
     }
 }
@@ -56,12 +58,15 @@ fn programs() -> anyhow::Result<PathBuf> {
 }
 
 async fn open_store(config: &Config) -> anyhow::Result<Store> {
+    Ok(Store::open(store_settings(config).await?).await?)
+}
+
+async fn store_settings(config: &Config) -> anyhow::Result<StoreSettings> {
     let address_keys = match &config.store.address_keys {
         AddressKeys::Folder(folder) => AddressKeySource::Folder(folder.clone()),
         AddressKeys::One(secret) => AddressKeySource::Fixed(address_key(secret).await?),
     };
-    let settings = StoreSettings { path: config.store.path.clone(), address_keys };
-    Ok(Store::open(settings).await?)
+    Ok(StoreSettings { path: config.store.path.clone(), address_keys })
 }
 
 /// A store that commands only read: one that is not there is an error, not a new store.

@@ -23,6 +23,7 @@ use temporalio_common::{
         common::v1::Payload,
         failure::v1::{Failure, failure::FailureInfo},
     },
+    telemetry::metrics::TemporalMeter,
 };
 
 use crate::{
@@ -50,6 +51,7 @@ pub struct Target {
     pub namespace: String,
     /// Whether somebody named an address or a profile.
     pub configured: bool,
+    meter: Option<TemporalMeter>,
 }
 
 /// A connected client and where it is connected to.
@@ -65,6 +67,22 @@ pub struct Temporal {
 
 /// A started or existing execution.
 pub type Handle = WorkflowHandle<Client, UntypedWorkflow>;
+
+/// No answer where Temporal should be. Start it, or name where it is.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot reach Temporal at `{address}`: {why}. {}", Self::ADVICE)]
+pub struct Unreachable {
+    /// Where it should be.
+    pub address: String,
+    /// Why not.
+    pub why: String,
+}
+
+impl Unreachable {
+    /// What to do.
+    pub const ADVICE: &str = "Start one with `temporal server start-dev`, or name another with --address, \
+                              TEMPORAL_ADDRESS or a profile in temporal.toml";
+}
 
 /// How an execution ended.
 #[derive(Debug)]
@@ -91,6 +109,7 @@ pub fn target(global: &Global) -> Result<Target, UsageError> {
         address: profile.address.clone().unwrap_or_else(|| DEFAULT_ADDRESS.to_owned()),
         namespace: profile.namespace.clone().unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned()),
         profile,
+        meter: None,
     })
 }
 
@@ -103,15 +122,22 @@ pub async fn connect(global: &Global) -> anyhow::Result<Temporal> {
 }
 
 impl Target {
+    /// Lets the connection count its requests.
+    #[must_use]
+    pub fn measured(self, meter: Option<TemporalMeter>) -> Self {
+        Self { meter, ..self }
+    }
+
     /// Connects.
     ///
     /// # Errors
     /// One message that names the address and what to do.
     pub async fn connect(self) -> anyhow::Result<Temporal> {
-        let Self { profile, address, namespace, .. } = self;
+        let Self { profile, address, namespace, meter, configured: _ } = self;
         let mut options = ConnectionOptions::try_from(profile)
             .map_err(|error| UsageError(format!("cannot use the Temporal settings: {error}")))?;
         options.connect_timeout = Some(CONNECT_TIMEOUT);
+        options.metrics_meter = meter;
         let connected = tokio::time::timeout(REACH_TIMEOUT, Connection::connect(options)).await;
         let connection = match connected {
             Ok(Ok(connection)) => connection,
@@ -125,10 +151,7 @@ impl Target {
 }
 
 fn unreachable(address: &str, why: &str) -> anyhow::Error {
-    anyhow::anyhow!(
-        "cannot reach Temporal at `{address}`: {why}. Start one with `temporal server start-dev`, or name another with \
-         --address, TEMPORAL_ADDRESS or a profile in temporal.toml"
-    )
+    Unreachable { address: address.to_owned(), why: why.to_owned() }.into()
 }
 
 /// The cause at the bottom: the client's own texts above it are debug output.
@@ -316,7 +339,8 @@ mod tests {
         drop(taken);
         let mut profile = ClientConfigProfile::default();
         profile.address = Some(address.clone());
-        let target = Target { profile, address: address.clone(), namespace: "default".into(), configured: true };
+        let namespace = "default".to_owned();
+        let target = Target { profile, address: address.clone(), namespace, configured: true, meter: None };
         let error = target.connect().await.err().unwrap().to_string();
         assert!(error.contains(&address) && error.contains("TEMPORAL_ADDRESS"), "{error}");
     }

@@ -13,6 +13,7 @@ pub mod commands;
 pub mod config;
 pub mod connection;
 pub mod dev_server;
+pub mod exporter;
 pub mod output;
 pub mod registration;
 pub mod search_attributes;

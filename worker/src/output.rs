@@ -98,7 +98,8 @@ fn exit_of(error: &anyhow::Error) -> Exit {
 }
 
 /// The error and its causes on one line; a cause that the text before it repeats is left out.
-fn chain(error: &anyhow::Error) -> String {
+#[must_use]
+pub fn chain(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain() {
         let cause = cause.to_string();

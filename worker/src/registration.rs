@@ -36,10 +36,10 @@ pub fn worker_options(task_queue: &str, activities: AgentActivities) -> anyhow::
         .build())
 }
 
-/// Registers the search attributes that the namespace lacks. Where that is not permitted, the commands for an
-/// administrator are printed: the worker starts all the same, and runs retry until it was done.
+/// Registers the search attributes that the namespace lacks. Where that is not permitted, the command for an
+/// administrator is printed: the worker starts all the same, and runs retry until it was done.
 pub async fn ensure_search_attributes(temporal: &Temporal) {
-    let missing = match missing(temporal).await {
+    let missing = match missing_search_attributes(temporal).await {
         Ok(missing) if missing.is_empty() => return,
         Ok(missing) => missing,
         // Whoever may not list may not add either: nothing is known to be missing, so all of it is said.
@@ -47,13 +47,15 @@ pub async fn ensure_search_attributes(temporal: &Temporal) {
     };
     if let Err(why) = add(temporal, &missing).await {
         output::note(format_args!("cannot register search attributes ({why}). An administrator has to run:"));
-        for attribute in &missing {
-            output::note(command(&temporal.namespace, *attribute));
-        }
+        output::note(format_args!("  {}", create_command(&temporal.namespace, &missing)));
     }
 }
 
-async fn missing(temporal: &Temporal) -> Result<Vec<(&'static str, &'static str)>, String> {
+/// The search attributes that the namespace lacks, by name and type.
+///
+/// # Errors
+/// The server's words when they cannot be listed.
+pub async fn missing_search_attributes(temporal: &Temporal) -> Result<Vec<(&'static str, &'static str)>, String> {
     let request = ListSearchAttributesRequest { namespace: temporal.namespace.clone() };
     let mut operator = temporal.client.connection().operator_service();
     let known = operator.list_search_attributes(request.into_request()).await;
@@ -78,9 +80,12 @@ fn indexed_type(kind: &str) -> IndexedValueType {
     }
 }
 
-fn command(namespace: &str, (name, kind): (&str, &str)) -> String {
+/// The command with which an administrator registers search attributes.
+#[must_use]
+pub fn create_command(namespace: &str, attributes: &[(&str, &str)]) -> String {
     let namespace = mandate_domain::render::shell_quote(namespace);
-    format!("  temporal operator search-attribute create --namespace {namespace} --name {name} --type {kind}")
+    let attributes: Vec<_> = attributes.iter().map(|(name, kind)| format!("--name {name} --type {kind}")).collect();
+    format!("temporal operator search-attribute create --namespace {namespace} {}", attributes.join(" "))
 }
 
 #[cfg(test)]
@@ -97,10 +102,10 @@ mod tests {
     }
 
     #[test]
-    fn the_administrator_gets_whole_commands() {
-        let shown = command("our agents", ("MandateState", "Keyword"));
-        let expected =
-            "temporal operator search-attribute create --namespace 'our agents' --name MandateState --type Keyword";
-        assert_eq!(shown.trim(), expected);
+    fn the_administrator_gets_the_whole_command() {
+        let shown = create_command("our agents", &[("MandateState", "Keyword"), ("MandateCostMicros", "Int")]);
+        let expected = "temporal operator search-attribute create --namespace 'our agents' \
+                        --name MandateState --type Keyword --name MandateCostMicros --type Int";
+        assert_eq!(shown, expected);
     }
 }

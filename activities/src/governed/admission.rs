@@ -4,12 +4,22 @@ use mandate_domain::{Origin, Proof, RunChain, Who};
 use mandate_workflows::{WORKFLOW_TYPE, contract::RunPointer};
 
 use super::{Admitted, Governed};
-use crate::{caller::Caller, executions::StartedExecution, failure::ActivityFailure, store::RunRow};
+use crate::{
+    caller::{Caller, Orphan},
+    executions::StartedExecution,
+    failure::ActivityFailure,
+    guards::{Guard, on},
+    store::{RunRow, StoreError},
+};
 
 impl Governed {
     /// Admits the execution that the task belongs to.
     pub(super) async fn admit(&self, caller: &Caller, pointer: &RunPointer) -> Result<Admitted, ActivityFailure> {
-        self.store.check_pinned(&pointer.store)?;
+        if let Err(other) = self.store.check_pinned(&pointer.store)
+            && on(Guard::StorePinned)
+        {
+            return Err(self.wrong_store(caller.origin(), &caller.workflow_id, other).await?);
+        }
         let chain = self.chain_of(caller).await?;
         let Some(row) = self.store.run(&chain).await? else {
             let reason = format!("run `{chain}` was not opened by `open_run`");
@@ -37,7 +47,7 @@ impl Governed {
 
     /// The run chain of an execution: as recorded, or from the server's first event, never from the input.
     async fn chain_of(&self, caller: &Caller) -> Result<RunChain, ActivityFailure> {
-        if caller.workflow_type != WORKFLOW_TYPE {
+        if caller.workflow_type != WORKFLOW_TYPE && on(Guard::WorkflowType) {
             let reason = format!("workflow type `{}` may not ask for effects", caller.workflow_type);
             return Err(self.intrusion(caller, reason).await?);
         }
@@ -61,10 +71,10 @@ impl Governed {
     pub(super) async fn first_event(&self, caller: &Caller) -> Result<StartedExecution, ActivityFailure> {
         let reason = match self.executions.started(&caller.workflow_id, &caller.run_id).await? {
             None => "the server knows no such execution".to_owned(),
-            Some(started) if started.workflow_type != WORKFLOW_TYPE => {
+            Some(started) if started.workflow_type != WORKFLOW_TYPE && on(Guard::WorkflowType) => {
                 format!("workflow type `{}` may not ask for effects", started.workflow_type)
             }
-            Some(started) if started.task_queue != self.task_queue => {
+            Some(started) if started.task_queue != self.task_queue && on(Guard::TaskQueue) => {
                 format!(
                     "agent runs of this worker are started on task queue `{}`, not `{}`",
                     self.task_queue, started.task_queue
@@ -82,5 +92,31 @@ impl Governed {
         self.store.record_intrusion(caller.origin(), &what, &reason).await?;
         tracing::warn!(activity, workflow_id = caller.workflow_id, run_id = caller.run_id, reason, "refused");
         Ok(ActivityFailure::Intrusion { reason })
+    }
+
+    /// Records a task that belongs to no workflow execution, and gives back the failure to end with.
+    pub(crate) async fn refuse_orphan(&self, orphan: Orphan) -> ActivityFailure {
+        let Orphan { activity, origin } = orphan;
+        let what = format!("activity `{activity}` without a workflow execution");
+        let reason = "only an agent run may ask for effects";
+        match self.store.record_intrusion(&origin, &what, reason).await {
+            Ok(_) => ActivityFailure::NoWorkflow { activity },
+            Err(error) => error.into(),
+        }
+    }
+
+    /// Records that a run was brought to a store that is not its own or is an old copy of it, and gives back the
+    /// failure to end with. Its own chain cannot say so: it is elsewhere, or behind.
+    pub(super) async fn wrong_store(
+        &self,
+        origin: &Origin,
+        workflow_id: &str,
+        error: StoreError,
+    ) -> Result<ActivityFailure, ActivityFailure> {
+        if matches!(error, StoreError::OtherStore { .. } | StoreError::BehindRun { .. }) {
+            let what = format!("an activity of workflow `{workflow_id}`");
+            self.store.record_intrusion(origin, &what, &error.to_string()).await?;
+        }
+        Ok(error.into())
     }
 }

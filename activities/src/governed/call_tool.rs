@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use mandate_domain::{
-    Address, ApprovalRequest, Arguments, EffectId, PolicyId, ProposedCall, RecordBody, Refusal, RefusalKind,
+    Address, ApprovalRequest, Arguments, EffectId, KnownBy, PolicyId, ProposedCall, RecordBody, Refusal, RefusalKind,
     ToolCallId, ToolCallOutcome, ToolDefinition,
     approval::Gate,
     canonical,
@@ -13,18 +13,17 @@ use mandate_domain::{
 use mandate_workflows::contract::{CallPurpose, CallToolInput, CallToolOutput};
 use serde_json::{Map, Value};
 
-use super::{Admitted, Governed, RUN_ENDED, RecordedPermit, claim::Subject, failpoint};
+use super::{Admitted, Governed, RUN_ENDED, RecordedPermit, claim::Subject, ends::Outcome, failpoint};
 use crate::{
     caller::Caller,
     clock::BootClock,
     failure::ActivityFailure,
+    guards::{self, Guard, on},
     heartbeat::Heartbeat,
     store::{EffectRow, EffectState, StoreError, Tx},
     tools::{CallToolError, PrepareToolError, PreparedTool},
 };
 
-/// Longest arguments on a request card, in bytes.
-const ARGUMENTS_SHOWN_BYTES_MAX: usize = 4000;
 /// Longest name of a tool that a record repeats, in characters.
 const NAME_CHARS_MAX: usize = 64;
 
@@ -84,7 +83,9 @@ impl Governed {
     ) -> Result<RecordedCall, ActivityFailure> {
         let reply = self.store.reply(&run.chain, id.turn).await?;
         let index = usize::try_from(id.index).unwrap_or(usize::MAX);
-        let proposed = reply.and_then(|row| row.reply.calls.into_iter().nth(index)).filter(|_| id.revision == 1);
+        let proposed = reply
+            .and_then(|row| row.reply.calls.into_iter().nth(index))
+            .filter(|_| id.revision == 1 || !on(Guard::RecordedCall));
         let Some(proposed) = proposed else {
             let reason = format!("call `{id}` stands in no recorded model reply of this run");
             return Err(self.intrusion(caller, reason).await?);
@@ -102,7 +103,9 @@ impl Governed {
     ) -> Result<ToolCallOutcome, ActivityFailure> {
         let effect = {
             let mut tx = self.begin(run).await?;
-            if let Some(end) = tx.call_end(call.id).await? {
+            if let Some(end) = tx.call_end(call.id).await?
+                && on(Guard::LookFirst)
+            {
                 return Ok(end.outcome);
             }
             tx.effect(EffectId::Tool(call.id)).await?
@@ -113,6 +116,7 @@ impl Governed {
         };
         let judged = effect.as_ref().map(|row| row.epoch);
         if let Some(row) = effect
+            && on(Guard::Reconcile)
             && let Some(outcome) = self.reconcile(run, &checked, row).await?
         {
             return Ok(outcome);
@@ -133,20 +137,24 @@ impl Governed {
 
     /// Is the tool offered and unchanged, and do the arguments fit? The model reads what does not.
     fn check_call<'a>(
-        &self,
+        &'a self,
         run: &'a Admitted,
         call: &'a RecordedCall,
     ) -> Result<Result<CheckedCall<'a>, Refusal>, ActivityFailure> {
-        let Some(tool) = run.row.tools.iter().find(|tool| tool.name.as_str() == call.proposed.tool) else {
+        let unguarded = self.catalog.tools.values().filter(|_| !on(Guard::ToolOffered));
+        let mut callable = run.row.tools.iter().chain(unguarded);
+        let Some(tool) = callable.find(|tool| tool.name.as_str() == call.proposed.tool) else {
             let offered: Vec<_> = run.row.tools.iter().map(|tool| tool.name.as_str()).collect();
             let reason =
                 format!("tool `{}` is not offered to this agent; offered are: {}.", call.named, offered.join(", "));
             return Ok(Err(refusal(RefusalKind::ToolNotOffered, reason)));
         };
-        if self.catalog.tools.get(&tool.name) != Some(tool) {
+        let registered = self.catalog.tools.get(&tool.name);
+        if registered != Some(tool) && on(Guard::ToolUnchanged) {
             let reason = format!("the definition of tool `{}` changed since this run began.", tool.name);
             return Ok(Err(refusal(RefusalKind::ToolChanged, reason)));
         }
+        let tool = registered.unwrap_or(tool);
         let arguments = match &call.proposed.arguments {
             Arguments::Object(arguments) => arguments,
             Arguments::Malformed(_) => {
@@ -154,7 +162,9 @@ impl Governed {
                 return Ok(Err(refusal(RefusalKind::InvalidArguments, reason)));
             }
         };
-        if let Err(invalid) = ArgumentsSchema::compile(&tool.input_schema)?.check(arguments) {
+        if let Err(invalid) = ArgumentsSchema::compile(&tool.input_schema)?.check(arguments)
+            && on(Guard::ArgumentsFit)
+        {
             return Ok(Err(refusal(RefusalKind::InvalidArguments, format!("{invalid}."))));
         }
         Ok(Ok(CheckedCall { recorded: call, tool, arguments }))
@@ -176,7 +186,7 @@ impl Governed {
             drop(tx);
             return self.park(run, call.id, refusal.reason).await;
         }
-        if tx.is_closed() {
+        if tx.is_closed() && on(Guard::ClosedRun) {
             return self.run_ended(tx, run, call.id, false).await;
         }
         let body = RecordBody::CallRefused {
@@ -194,7 +204,7 @@ impl Governed {
         Ok(outcome)
     }
 
-    /// Ends a call of a run that is closed. No refusal may follow the closing record, so none is recorded.
+    /// Ends a call of a run that is closed. No refusal may follow the closing record: the store's own chain has it.
     async fn run_ended(
         &self,
         mut tx: Tx,
@@ -209,6 +219,7 @@ impl Governed {
         let refusal = refusal(RefusalKind::RunEnded, format!("{RUN_ENDED}."));
         let outcome = self.end_refused(&mut tx, run, call, refusal).await?;
         tx.commit().await?;
+        self.store.record_intrusion(&run.origin, &format!("call `{call}` of run `{}`", run.chain), RUN_ENDED).await?;
         Ok(outcome)
     }
 
@@ -239,12 +250,12 @@ impl Governed {
         if let Some(outcome) = overtaken(effect, judged)? {
             return Ok(Decided::Ended(outcome));
         }
-        if tx.is_closed() {
+        if tx.is_closed() && on(Guard::ClosedRun) {
             return Ok(Decided::Ended(self.run_ended(tx, run, recorded.id, begun).await?));
         }
         let decision = self.decide(&mut tx, run, call, &subject).await?;
         self.record_decision(&mut tx, run, &subject, &decision).await?;
-        match &decision.outcome {
+        match guards::enforced(&decision.outcome) {
             PolicyOutcome::Allow => {
                 let approvals = tx.consume_approvals(recorded.id).await?;
                 let permit = self.claim(tx, caller, run, &subject, approvals).await?;
@@ -294,6 +305,7 @@ impl Governed {
     ) -> Result<Vec<ApprovalRequest>, ActivityFailure> {
         let recorded = call.recorded;
         let ids = tx.make_requests(recorded.id, gates, &recorded.input).await?;
+        let view = self.view(tx).await?;
         let mut requests = Vec::with_capacity(ids.len());
         for (id, gate) in ids.into_iter().zip(gates) {
             let body = RecordBody::ApprovalRequested {
@@ -311,7 +323,7 @@ impl Governed {
                 tool: call.tool.name.to_string(),
                 arguments: recorded.input.clone(),
                 gate: gate.clone(),
-                arguments_shown: shown(call.arguments),
+                arguments_shown: view.card(run, call.tool, call.arguments, gate),
             });
         }
         Ok(requests)
@@ -325,10 +337,26 @@ impl Governed {
         prepared: PreparedTool,
     ) -> Result<ToolCallOutcome, ActivityFailure> {
         let began = Instant::now();
-        let answer = self.tools.call(permit, prepared, call.arguments).await;
+        let (answer, masked) = match self.call_builtin(run, call.tool, permit, call.arguments).await? {
+            Some(Ok(built_in)) => (Ok(built_in.answer), built_in.masked),
+            Some(Err(late)) => {
+                let (tool, reason) = (call.tool.name.to_string(), late.to_string());
+                (Err(CallToolError::NotSent { tool, reason }), None)
+            }
+            None => (self.tools.call(permit, prepared, call.arguments).await, None),
+        };
         failpoint!("tool.after_effect");
         match answer {
-            Ok(answer) => self.record_answer(run, permit, call.recorded.id, call.tool, &answer, began.elapsed()).await,
+            Ok(answer) => {
+                let outcome = Outcome {
+                    epoch: permit.epoch(),
+                    known_by: KnownBy::Answer,
+                    answer: &answer,
+                    masked: masked.as_ref(),
+                    took: began.elapsed(),
+                };
+                self.record_answer(run, call.recorded.id, call.tool, &outcome).await
+            }
             Err(error @ CallToolError::NotSent { .. }) => {
                 self.give_back(run, permit, &error.to_string()).await?;
                 Err(error.into())
@@ -376,14 +404,4 @@ pub(super) fn arguments_address(run: &Admitted, arguments: &Arguments) -> Addres
         }
         Arguments::Malformed(text) => run.key.address(text.as_bytes()),
     }
-}
-
-fn shown(arguments: &Map<String, Value>) -> String {
-    let text = canonical::to_canonical(arguments).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-    let text = text.unwrap_or_default();
-    if text.len() <= ARGUMENTS_SHOWN_BYTES_MAX {
-        return text;
-    }
-    let cut = (0..=ARGUMENTS_SHOWN_BYTES_MAX).rev().find_map(|end| text.get(..end)).unwrap_or_default();
-    format!("{cut}… ({} bytes in all; only the beginning is shown)", text.len())
 }

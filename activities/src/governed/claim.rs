@@ -11,7 +11,13 @@ use mandate_domain::{
 };
 
 use super::{Admitted, Governed, RecordedPermit, SEND_WITHIN, failpoint};
-use crate::{caller::Caller, clock::BootClock, failure::ActivityFailure, store::Tx};
+use crate::{
+    caller::Caller,
+    clock::BootClock,
+    failure::ActivityFailure,
+    metrics::{DecidedAction, EffectResult},
+    store::Tx,
+};
 
 /// An effect and what it is about.
 pub(super) struct Subject<'a> {
@@ -57,7 +63,9 @@ impl Governed {
             bundle: decision.bundle.clone(),
             reason: decision.reason.clone(),
         };
-        self.append(tx, run, key, body).await
+        self.append(tx, run, key, body).await?;
+        self.metrics.decided(DecidedAction::from(subject.effect), outcome);
+        Ok(())
     }
 
     /// Writes intent and claim and commits: from here on the effect may be performed, once, by this holder.
@@ -115,6 +123,7 @@ impl Governed {
         if tx.release(permit.effect(), permit.epoch()).await? {
             self.record_not_sent(&mut tx, run, permit.effect(), permit.epoch(), reason).await?;
             tx.commit().await?;
+            self.metrics.effect_ended(permit.effect(), EffectResult::NotSent);
         }
         Ok(())
     }

@@ -7,19 +7,28 @@ use std::{
 };
 
 use mandate_domain::{
-    Address, CallSummary, Content, EffectId, INLINE_ONCE_BYTES_MAX, KnownBy, Message, ModelReply, ModelRequest,
-    ModelTurn, OfferedTool, RecordBody, ToolCallId, ToolCallOutcome,
+    Address, Arguments, BuiltinTool, CallSummary, DataClass, EffectId, KnownBy, Message, ModelReply, ModelRequest,
+    ModelTurn, OfferedTool, ProposedCall, RecordBody, RunFacts, ToolCallId, ToolCallOutcome, ToolDefinition,
     policy::{PolicyAction, PolicyOutcome},
 };
 use mandate_workflows::contract::{InvokeModelInput, InvokeModelOutput, ModelCallOutcome};
 use serde_json::json;
 
-use super::{Admitted, Governed, RUN_ENDED, RecordedPermit, call_tool::arguments_address, claim::Subject, failpoint};
+use super::{
+    Admitted, Governed, RUN_ENDED, RecordedPermit,
+    call_tool::arguments_address,
+    claim::Subject,
+    ends::in_history,
+    failpoint,
+    view::{Place, View},
+};
 use crate::{
     caller::Caller,
     clock::BootClock,
     failure::ActivityFailure,
+    guards::{self, Guard, on},
     heartbeat::Heartbeat,
+    metrics::EffectResult,
     models::{ModelError, ModelProvider},
     store::{EffectState, ReplyRow, Settled, StoreError, Tx},
 };
@@ -31,8 +40,31 @@ const NAME_CHARS_MAX: usize = 64;
 
 /// What the recording transaction came to.
 enum Decided {
-    Permitted { permit: RecordedPermit, head: Address },
+    Permitted { permit: RecordedPermit, told: Told },
     Ended(ModelCallOutcome),
+}
+
+/// What the model is told: the transcript up to `head`, as the bundle that permitted the call shows it.
+struct Told {
+    view: View,
+    facts: RunFacts,
+    head: Address,
+}
+
+fn submits_answer(tool: &ToolDefinition) -> bool {
+    tool.reach.builtin() == Some(BuiltinTool::SubmitAnswer)
+}
+
+/// An agent that is to submit its answers cannot give one beside the gate: a reply without calls is taken as a call of
+/// that tool, without a confidence.
+fn through_submission(run: &Admitted, reply: ModelReply) -> ModelReply {
+    let Some(tool) = run.row.tools.iter().find(|tool| submits_answer(tool)).filter(|_| reply.calls.is_empty()) else {
+        return reply;
+    };
+    let answer = serde_json::Value::String(reply.text.clone().unwrap_or_default());
+    let arguments = serde_json::Map::from_iter([("answer".to_owned(), answer)]);
+    let call = ProposedCall { tool: tool.name.to_string(), arguments: Arguments::Object(arguments), provider_id: None };
+    ModelReply { text: None, calls: vec![call], ..reply }
 }
 
 impl Governed {
@@ -62,11 +94,11 @@ impl Governed {
             let reason = format!("model `{}` is not configured on this worker", run.row.definition.model);
             return Ok(ModelCallOutcome::Failed { reason });
         };
-        let (permit, head) = match self.decide_model(caller, run, input).await? {
-            Decided::Permitted { permit, head } => (permit, head),
+        let (permit, told) = match self.decide_model(caller, run, input).await? {
+            Decided::Permitted { permit, told } => (permit, told),
             Decided::Ended(outcome) => return Ok(outcome),
         };
-        self.ask_model(run, input, provider, &permit, &head).await
+        self.ask_model(run, input, provider, &permit, told).await
     }
 
     /// The recorded reply of the turn, if it was asked the same.
@@ -93,8 +125,11 @@ impl Governed {
     ) -> Result<Decided, ActivityFailure> {
         let effect = EffectId::Model(input.turn);
         let mut tx = self.begin(run).await?;
-        if tx.is_closed() {
+        if tx.is_closed() && on(Guard::ClosedRun) {
             // A reset workflow execution, or an attempt that outlived its run.
+            drop(tx);
+            let what = format!("turn {} of run `{}`", input.turn, run.chain);
+            self.store.record_intrusion(&run.origin, &what, RUN_ENDED).await?;
             return Ok(Decided::Ended(ModelCallOutcome::Failed { reason: RUN_ENDED.to_owned() }));
         }
         if let Some(row) = tx.effect(effect).await? {
@@ -122,7 +157,8 @@ impl Governed {
             }
         };
         let model = &run.row.definition.model;
-        let facts = tx.facts().await?.with_model_call();
+        let told = Told { view: self.view(&mut tx).await?, facts: tx.facts().await?, head: head.clone() };
+        let facts = told.facts.with_model_call();
         let subject = Subject {
             effect,
             target: model.as_str(),
@@ -134,10 +170,10 @@ impl Governed {
         let action = PolicyAction::InvokeModel { model };
         let decision = self.judge(&mut tx, run, action, &facts, &subject.approved).await?;
         self.record_decision(&mut tx, run, &subject, &decision).await?;
-        match decision.outcome {
+        match guards::enforced(&decision.outcome) {
             PolicyOutcome::Allow => {
                 let permit = self.claim(tx, caller, run, &subject, Vec::new()).await?;
-                Ok(Decided::Permitted { permit, head })
+                Ok(Decided::Permitted { permit, told })
             }
             PolicyOutcome::Deny => {
                 tx.commit().await?;
@@ -169,6 +205,7 @@ impl Governed {
                 None => return Ok(Err(format!("turn {last} has no recorded reply"))),
             },
         };
+        let before = if on(Guard::Transcript) { before } else { input.transcript.clone() };
         if before != input.transcript {
             return Ok(Err(format!("turn {} points at another transcript than the recorded one", input.turn)));
         }
@@ -212,9 +249,9 @@ impl Governed {
         input: &InvokeModelInput,
         provider: &dyn ModelProvider,
         permit: &RecordedPermit,
-        head: &Address,
+        told: Told,
     ) -> Result<ModelCallOutcome, ActivityFailure> {
-        let request = self.model_request(run, head).await?;
+        let request = self.model_request(run, &told).await?;
         let began = Instant::now();
         let limit = Duration::from_secs(run.row.opened.limits.model_timeout_secs);
         let answer = tokio::time::timeout(limit, provider.complete(permit, &request)).await.unwrap_or_else(|_| {
@@ -222,7 +259,10 @@ impl Governed {
         });
         failpoint!("model.after_effect");
         match answer {
-            Ok(reply) => self.record_reply(run, input, permit, head, &reply, began.elapsed()).await,
+            Ok(reply) => {
+                let reply = through_submission(run, reply);
+                self.record_reply(run, input, permit, &told, &reply, began.elapsed()).await
+            }
             Err(error @ ModelError::NotSent { .. }) => {
                 self.give_back(run, permit, &error.to_string()).await?;
                 Err(error.into())
@@ -243,8 +283,9 @@ impl Governed {
         }
     }
 
-    async fn model_request(&self, run: &Admitted, head: &Address) -> Result<ModelRequest, ActivityFailure> {
-        let messages = self.store.transcript(run.tenant(), head).await?;
+    async fn model_request(&self, run: &Admitted, told: &Told) -> Result<ModelRequest, ActivityFailure> {
+        let messages = self.store.transcript(run.tenant(), &told.head).await?;
+        let messages = told.view.transcript(run, messages, &told.facts);
         let tools = run.row.tools.iter().map(|tool| OfferedTool {
             name: tool.name.to_string(),
             description: tool.description.clone(),
@@ -259,19 +300,19 @@ impl Governed {
         run: &Admitted,
         input: &InvokeModelInput,
         permit: &RecordedPermit,
-        asked: &Address,
+        told: &Told,
         reply: &ModelReply,
         took: Duration,
     ) -> Result<ModelCallOutcome, ActivityFailure> {
         let mut tx = self.begin(run).await?;
         let message = Message::Assistant { text: reply.text.clone(), calls: reply.calls.clone() };
-        let after = tx.append_message(run.tenant(), Some(asked), &message).await?;
+        let after = tx.append_message(run.tenant(), Some(&told.head), &message).await?;
         let stored = json!({ "transcript": after });
         let (effect, epoch) = (permit.effect(), permit.epoch());
         match tx.settle(effect, epoch, &stored, KnownBy::Answer).await? {
             Settled::First => {
                 tx.record_reply(input.turn, &input.transcript, &input.append, &after, reply).await?;
-                let body = outcome_record(permit, after.clone(), false, Some(reply.usage), took);
+                let body = outcome_record(permit, after.clone(), Some(reply.usage), &told.facts.classes, took);
                 self.append(&mut tx, run, format!("{effect}/outcome/{epoch}"), body).await?;
             }
             Settled::Late => {
@@ -282,6 +323,7 @@ impl Governed {
         let turn = self.turn_of(&mut tx, run, &after, reply).await?;
         tx.commit().await?;
         failpoint!("model.after_outcome");
+        self.metrics.effect_ended(effect, EffectResult::Answered);
         Ok(ModelCallOutcome::Replied(turn))
     }
 
@@ -322,12 +364,13 @@ impl Governed {
         let (effect, epoch) = (permit.effect(), permit.epoch());
         match tx.settle(effect, epoch, &json!({ "refused": reason }), KnownBy::Answer).await? {
             Settled::First => {
-                let body = outcome_record(permit, result, true, None, took);
+                let body = outcome_record(permit, result, None, &BTreeSet::new(), took);
                 self.append(&mut tx, run, format!("{effect}/outcome/{epoch}"), body).await?;
             }
             Settled::Late => return self.late_answer(tx, run, input, permit, result).await,
         }
         tx.commit().await?;
+        self.metrics.effect_ended(effect, EffectResult::Error);
         Ok(ModelCallOutcome::Failed { reason })
     }
 
@@ -344,23 +387,23 @@ impl Governed {
         after: &Address,
         reply: &ModelReply,
     ) -> Result<ModelTurn, ActivityFailure> {
+        let place = if reply.calls.is_empty() { Place::Answer } else { in_history(run) };
         let text = match &reply.text {
-            Some(text) if reply.calls.is_empty() => {
-                let address = tx.put_content(run.tenant(), text).await?;
-                Some(Content::describe(address, text, INLINE_ONCE_BYTES_MAX))
+            // A reply carries the classes of everything that its model had read.
+            Some(text) => {
+                let read = tx.facts().await?.classes;
+                Some(self.put_classed(tx, run, place, text, &read).await?)
             }
-            Some(text) => Some(self.put(tx, run, text).await?),
             None => None,
         };
-        let calls = reply.calls.iter().map(|call| CallSummary {
-            tool: call.tool.chars().take(NAME_CHARS_MAX).collect(),
-            arguments: arguments_address(run, &call.arguments),
-            timeout_secs: run
-                .row
-                .tools
-                .iter()
-                .find(|tool| tool.name.as_str() == call.tool)
-                .map(|tool| tool.timeout_secs),
+        let calls = reply.calls.iter().map(|call| {
+            let tool = run.row.tools.iter().find(|tool| tool.name.as_str() == call.tool);
+            CallSummary {
+                tool: call.tool.chars().take(NAME_CHARS_MAX).collect(),
+                arguments: arguments_address(run, &call.arguments),
+                timeout_secs: tool.map(|tool| tool.timeout_secs),
+                submits_answer: tool.is_some_and(submits_answer),
+            }
         });
         Ok(ModelTurn { transcript: after.clone(), text, calls: calls.collect(), usage: reply.usage })
     }
@@ -369,8 +412,8 @@ impl Governed {
 fn outcome_record(
     permit: &RecordedPermit,
     result: Address,
-    is_error: bool,
     usage: Option<mandate_domain::Usage>,
+    read: &BTreeSet<DataClass>,
     took: Duration,
 ) -> RecordBody {
     RecordBody::Outcome {
@@ -378,9 +421,9 @@ fn outcome_record(
         epoch: permit.epoch(),
         known_by: KnownBy::Answer,
         result,
-        is_error,
+        is_error: usage.is_none(),
         usage,
-        classes: Vec::new(),
+        classes: read.iter().cloned().collect(),
         withheld: Vec::new(),
         duration_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
     }

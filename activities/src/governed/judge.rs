@@ -1,6 +1,6 @@
 //! Where the path asks policy: inside the recording transaction, the bundle in force, quarantine before everything.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Instant};
 
 use mandate_domain::{
     PersonId, PolicyId, QuarantineTarget, RunFacts, ToolCallId, ToolDefinition, ToolReach,
@@ -8,7 +8,11 @@ use mandate_domain::{
 };
 
 use super::{Admitted, Governed};
-use crate::{failure::ActivityFailure, store::Tx};
+use crate::{
+    failure::ActivityFailure,
+    guards::{Guard, on},
+    store::Tx,
+};
 
 impl Admitted {
     /// The run, as policies about people's acts see it.
@@ -43,7 +47,9 @@ impl Governed {
         if let Some(denied) = self.quarantined(tx, &touched).await? {
             return Ok(denied);
         }
-        Ok(self.policy.in_force(tx).await?.decide(&PolicyRequest {
+        let bundle = self.policy.in_force(tx).await?;
+        let began = Instant::now();
+        let decision = bundle.decide(&PolicyRequest {
             agent: &run.row.agent,
             agent_owner: &run.row.definition.owner,
             on_behalf_of: &run.row.on_behalf_of,
@@ -51,7 +57,9 @@ impl Governed {
             action,
             facts,
             approved,
-        }))
+        });
+        self.metrics.decision_took(began.elapsed());
+        Ok(decision)
     }
 
     /// Whether a person may do something.
@@ -77,7 +85,8 @@ impl Governed {
         tx: &mut Tx,
         touched: &[QuarantineTarget],
     ) -> Result<Option<PolicyDecision>, ActivityFailure> {
-        let Some(hit) = tx.quarantined(touched).await? else { return Ok(None) };
+        let hit = tx.quarantined(touched).await?.filter(|_| on(Guard::Quarantine));
+        let Some(hit) = hit else { return Ok(None) };
         let reason = format!("`{}` is in quarantine: {}", hit.target, hit.reason);
         let bundle = self.policy.in_force(tx).await?.digest().clone();
         Ok(Some(PolicyDecision { outcome: PolicyOutcome::Deny, policies: Vec::new(), bundle, reason }))

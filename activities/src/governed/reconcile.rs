@@ -14,6 +14,8 @@ use super::{
 use crate::{
     clock::BootClock,
     failure::ActivityFailure,
+    guards::{Guard, on},
+    metrics::EffectResult,
     store::{EffectRow, EffectState},
     tools::{CallToolError, CheckAnswer, PreparedTool, ToolAnswer},
 };
@@ -42,7 +44,7 @@ impl Governed {
             EffectState::Open => {}
         }
         let left = row.send_by.time_left(&BootClock::now()?);
-        if !left.is_zero() {
+        if !left.is_zero() && on(Guard::LiveClaim) {
             return Err(ActivityFailure::Claimed { effect: row.effect, holder: row.holder, wait: left });
         }
         match call.tool.recovery() {
@@ -89,6 +91,7 @@ impl Governed {
             let reason = format!("`{with}` says that it did not happen");
             self.record_not_sent(&mut tx, run, row.effect, row.epoch, &reason).await?;
             tx.commit().await?;
+            self.metrics.effect_ended(row.effect, EffectResult::NotSent);
         }
         Ok(None)
     }
@@ -122,10 +125,12 @@ impl Governed {
             .map_or_else(|| "It happened; its result is not known.".to_owned(), |result| result.to_string());
         let answer = ToolAnswer { text, structured: None, is_error: false };
         let mut tx = self.begin(run).await?;
-        let outcome = Outcome { epoch: row.epoch, known_by: KnownBy::Check, answer: &answer, took: Duration::ZERO };
-        let outcome = self.settle_call(&mut tx, run, call.recorded.id, call.tool, &outcome).await?;
+        let outcome =
+            Outcome { epoch: row.epoch, known_by: KnownBy::Check, answer: &answer, masked: None, took: Duration::ZERO };
+        let settled = self.settle_call(&mut tx, run, call.recorded.id, call.tool, &outcome).await?;
         tx.commit().await?;
-        Ok(outcome)
+        self.count_settled(row.effect, &answer, settled.whether);
+        Ok(settled.outcome)
     }
 
     /// A call that this attempt sent and that was not answered.

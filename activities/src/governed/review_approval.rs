@@ -13,6 +13,7 @@ use super::{Admitted, Governed, RUN_ENDED, call_tool::refusal, failpoint};
 use crate::{
     caller::Caller,
     failure::ActivityFailure,
+    guards::{self, Guard, on},
     heartbeat::Heartbeat,
     store::{RequestRow, RequestState, Tx},
 };
@@ -69,8 +70,8 @@ impl Governed {
         let mut judged = None;
         let refused = match &row {
             None => Some(format!("no request `{}` was made for call `{call}`", decision.request)),
-            Some(row) if row.state != RequestState::Open => Some(ALREADY_DECIDED.to_owned()),
-            Some(_) if tx.is_closed() => Some(RUN_ENDED.to_owned()),
+            Some(row) if row.state != RequestState::Open && on(Guard::RequestOpen) => Some(ALREADY_DECIDED.to_owned()),
+            Some(_) if tx.is_closed() && on(Guard::ClosedRun) => Some(RUN_ENDED.to_owned()),
             Some(row) => self.refuse_decision(tx, run, row, decision, &mut judged).await?,
         };
         self.record_decided(tx, run, decision, key, Reviewed { call, judged, refused: refused.clone() }).await?;
@@ -95,7 +96,8 @@ impl Governed {
         let parties =
             Parties { requester: run.row.on_behalf_of.clone(), agent_owner: run.row.definition.owner.clone() };
         let groups = self.policy.in_force(tx).await?.registry().groups_of(&decision.by);
-        if let Err(refused) = admit_decision(&row.gate, &decision.by, &groups, &parties, &approved_by) {
+        let admitted = admit_decision(&row.gate, &decision.by, &groups, &parties, &approved_by);
+        if let Some(refused) = admitted.err().filter(guards::refuses) {
             return Ok(Some(refused.to_string()));
         }
         let Some(tool) = self.tool_of(run, row.call).await? else {
@@ -103,7 +105,7 @@ impl Governed {
         };
         let action = PersonAction::Decide { run: run.about(), tool, gate: &row.gate.id, verdict: decision.verdict };
         let decided = self.judge_person(tx, &decision.by, action).await?;
-        let refused = (!decided.is_allowed())
+        let refused = (!decided.is_allowed() && on(Guard::Decider))
             .then(|| format!("policy does not let `{}` decide: {}", decision.by, decided.reason));
         *judged = Some(decided);
         Ok(refused)

@@ -12,6 +12,7 @@ use super::{Admitted, Governed, call_tool::refusal};
 use crate::{
     caller::Caller,
     failure::ActivityFailure,
+    guards::{Guard, on},
     heartbeat::Heartbeat,
     store::{EffectState, Tx},
 };
@@ -61,9 +62,9 @@ impl Governed {
         let mut judged = None;
         let refused = if end.is_some() {
             Some("an outcome had come in meanwhile; it stands".to_owned())
-        } else if !unknown {
+        } else if !unknown && on(Guard::UnknownOutcome) {
             Some(format!("the outcome of call `{}` is not unknown", word.call))
-        } else if *word.by == run.row.on_behalf_of {
+        } else if *word.by == run.row.on_behalf_of && on(Guard::Resolver) {
             Some(format!("`{}` is the person the run acts for and may not say what became of its calls", word.by))
         } else {
             self.refuse_word(tx, run, word, &mut judged).await?
@@ -89,7 +90,7 @@ impl Governed {
         let action = PersonAction::Resolve { run: run.about(), tool };
         let decided = self.judge_person(tx, word.by, action).await?;
         let refused = format!("policy does not let `{}` say what became of it: {}", word.by, decided.reason);
-        let refused = (!decided.is_allowed()).then_some(refused);
+        let refused = (!decided.is_allowed() && on(Guard::Resolver)).then_some(refused);
         *judged = Some(decided);
         Ok(refused)
     }

@@ -7,7 +7,10 @@ use super::{
     StoreError, Tx,
     rows::{PLAIN, column, from_json, number, parse, plain, to_json},
 };
-use crate::clock::BootTime;
+use crate::{
+    clock::BootTime,
+    guards::{Guard, on},
+};
 
 /// What stands about an effect.
 #[derive(Debug, Clone, PartialEq)]
@@ -188,7 +191,7 @@ impl Tx {
     ) -> Result<Claimed, StoreError> {
         let epoch = match self.effect(effect).await? {
             None => 1,
-            Some(row) if row.target != target || row.input != *input => {
+            Some(row) if (row.target != target || row.input != *input) && on(Guard::EffectBound) => {
                 return Err(StoreError::EffectConflict { effect });
             }
             Some(row) => match row.state {

@@ -20,7 +20,7 @@ use super::{AddressKeySource, Inner, Store, StoreError, keys, reads::RunCache, r
 pub(super) static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 
 /// How long a statement waits for the write lock of another process.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a transaction waits for the one writing connection of this process.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 const READERS_MAX: u32 = 4;
@@ -115,7 +115,7 @@ async fn store_id(writer: &SqlitePool, path: &Path) -> Result<StoreId, StoreErro
 }
 
 #[expect(clippy::wildcard_enum_match_arm, reason = "whatever keeps it from opening is told the same way")]
-fn cannot_open(path: &Path, error: sqlx::Error) -> StoreError {
+pub(super) fn cannot_open(path: &Path, error: sqlx::Error) -> StoreError {
     match StoreError::from(error) {
         StoreError::Busy => StoreError::Busy,
         StoreError::Query(source) => unreadable(path, source),

@@ -3,7 +3,9 @@
 //! What an act changes and the record of it are one transaction, begun here; [`crate::operator`] writes nothing without
 //! the other.
 
-use mandate_domain::{ChainHead, Digest, Origin, PersonId, Proof, QuarantineTarget, RecordBody, RunChain, Who};
+use mandate_domain::{
+    ChainHead, Digest, Origin, PersonId, Proof, QuarantineTarget, RecordBody, RunChain, Who, canonical,
+};
 use serde_json::Value;
 
 use super::{
@@ -68,7 +70,10 @@ impl Store {
     pub async fn record_intrusion(&self, origin: &Origin, what: &str, reason: &str) -> Result<ChainHead, StoreError> {
         let who = nobody_of_a_run("mandate/store/intrusions", parse("person", "unknown")?, Proof::Claimed)?;
         let mut own = self.begin_own().await?;
-        let key = format!("intrusion/{}/{}/{}", origin.run_id, origin.activity_id, origin.attempt);
+        // Whoever is refused twice under one activity id is recorded twice.
+        let said = canonical::digest(&(what, reason))?;
+        let said: String = said.as_str().chars().take(8).collect();
+        let key = format!("intrusion/{}/{}/{}/{said}", origin.run_id, origin.activity_id, origin.attempt);
         let body = RecordBody::Intrusion { what: bounded(what), reason: bounded(reason) };
         own.tx.append(&who, origin, key, body).await?;
         own.tx.commit().await

@@ -9,6 +9,7 @@ use super::{
     StoreError, Tx,
     rows::{from_json, number, parse, to_json},
 };
+use crate::guards::{Guard, on};
 
 /// One request: one gate of one call with one set of arguments.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -239,11 +240,12 @@ impl Tx {
     ) -> Result<BTreeSet<PolicyId>, StoreError> {
         let rows: Vec<(String,)> = sqlx::query_as(
             "SELECT gate_id FROM requests
-             WHERE chain = $1 AND call = $2 AND arguments = $3 AND state IN ('approved', 'consumed')",
+             WHERE chain = $1 AND ((call = $2 AND arguments = $3) OR NOT $4) AND state IN ('approved', 'consumed')",
         )
         .bind(self.chain()?)
         .bind(call.to_string())
         .bind(arguments.as_str())
+        .bind(on(Guard::ApprovalBound))
         .fetch_all(&mut *self.db)
         .await?;
         rows.iter().map(|(gate,)| parse("gate of a request", gate)).collect()

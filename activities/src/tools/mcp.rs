@@ -5,7 +5,7 @@
 //! cancel notification when a call is dropped, a test for a dead transport, no hidden rounds or retries, and a closed
 //! list of the ends that a call can have.
 
-use std::{collections::BTreeMap, process::Stdio, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, pin::pin, process::Stdio, sync::Arc, time::Duration};
 
 use mandate_domain::ServerName;
 use nix::{
@@ -37,6 +37,9 @@ const IDEMPOTENCY_KEY: &str = "dev.mandate/idempotency-key";
 
 /// How long a server may take to end by itself: the library waits 3 s, asks, and waits 3 s more.
 const CLOSE_LIMIT: Duration = Duration::from_secs(7);
+
+/// How long an answer is looked for after the time of its call ran out.
+const LAST_LOOK: Duration = Duration::from_millis(500);
 
 /// How long a dead server's last words may take to arrive.
 const LAST_WORDS_LIMIT: Duration = Duration::from_millis(250);
@@ -137,7 +140,13 @@ impl Connection {
             params.meta = Some(meta);
         }
         // `RunningService::call_tool` would drive further rounds by itself, past policy and audit.
-        let Ok(ended) = tokio::time::timeout(limit, self.peer.call_tool_once(params)).await else {
+        let mut asked = pin!(self.peer.call_tool_once(params));
+        let ended = match tokio::time::timeout(limit, &mut asked).await {
+            Ok(ended) => Ok(ended),
+            // A process that was frozen sees its timer before the answer that lies in the pipe.
+            Err(_) => tokio::time::timeout(LAST_LOOK, asked).await,
+        };
+        let Ok(ended) = ended else {
             return Err(NoAnswer(format!("no answer within {} s", limit.as_secs())));
         };
         match ended {

@@ -14,6 +14,9 @@ pub struct Call {
     pub tool: String,
     /// Longest time the tool may take, in seconds.
     pub timeout_secs: Option<u64>,
+    /// Whether its result is the run's final answer.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub submits_answer: bool,
     /// Where it stands.
     pub state: CallState,
 }
@@ -50,7 +53,8 @@ pub enum CallState {
 
 impl Call {
     fn new(id: ToolCallId, summary: CallSummary, state: CallState) -> Self {
-        Self { id, tool: summary.tool, timeout_secs: summary.timeout_secs, state }
+        let CallSummary { tool, timeout_secs, submits_answer, .. } = summary;
+        Self { id, tool, timeout_secs, submits_answer, state }
     }
 
     /// Whether the model can be told its result.
@@ -214,10 +218,21 @@ impl AgentRun {
             self.set_call(id, CallState::Waiting);
             return Ok(());
         }
+        self.take_answer(id, &outcome);
         let state =
             settled(outcome).unwrap_or_else(|| self.not_performed("the call asked for nothing and did nothing"));
         self.set_call(id, state);
         Ok(())
+    }
+
+    /// Takes the answer of a call that submits one. The first of a turn counts.
+    fn take_answer(&mut self, id: ToolCallId, outcome: &ToolCallOutcome) {
+        let submits = self.calls.iter().any(|call| call.id == id && call.submits_answer);
+        if let ToolCallOutcome::Returned { result, is_error: false } = outcome
+            && submits
+        {
+            self.submitted.get_or_insert_with(|| result.clone());
+        }
     }
 
     pub(super) fn tool_failed(
@@ -247,6 +262,7 @@ impl AgentRun {
             return Err(self.unexpected(event));
         };
         let failure = failure.clone();
+        self.take_answer(id, &outcome);
         if let Some(state) = settled(outcome) {
             self.set_call(id, state);
         } else {

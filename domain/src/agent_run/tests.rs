@@ -50,6 +50,7 @@ pub(super) fn replied(turn: u64, calls: u32) -> Event {
                 tool: "payments.refund".into(),
                 arguments: address(n.into()),
                 timeout_secs: Some(5),
+                submits_answer: false,
             })
             .collect(),
         usage: Usage { input_tokens: 10, output_tokens: 1, ..Usage::default() },
@@ -356,4 +357,31 @@ fn an_event_that_does_not_fit_changes_nothing() {
         assert!(run.apply(event, NOW).is_err());
     }
     assert_eq!(run, before);
+}
+
+/// A run in whose first turn the call `submits` is to be the answer.
+fn submitting(calls: u32, submits: usize) -> AgentRun {
+    let (mut run, _) = AgentRun::start(AgentName::parse("acme/support/refunds").unwrap(), person("ana"));
+    apply(&mut run, opened(RunLimits::default()));
+    let Event::ModelReplied(mut turn) = replied(1, calls) else { unreachable!("a reply") };
+    turn.calls[submits].submits_answer = true;
+    apply(&mut run, Event::ModelReplied(turn));
+    run
+}
+
+#[test]
+fn a_submitted_answer_ends_the_run_when_the_turns_other_calls_have_ended() {
+    let mut run = submitting(2, 1);
+    assert_eq!(apply(&mut run, Event::ToolReturned { call: call(1), outcome: returned(7) }), []);
+    let commands = apply(&mut run, Event::ToolReturned { call: call(0), outcome: returned(8) });
+    assert!(matches!(&commands[..], [Command::CloseRun(_), Command::Publish]), "{commands:?}");
+    assert_eq!((run.result().state, run.result().answer), (RunState::Completed, Some(content(7))));
+}
+
+#[test]
+fn a_submission_that_is_refused_goes_back_to_the_model() {
+    let mut run = submitting(1, 0);
+    let outcome = ToolCallOutcome::Returned { result: content(7), is_error: true };
+    let commands = apply(&mut run, Event::ToolReturned { call: call(0), outcome });
+    assert!(matches!(&commands[..], [Command::InvokeModel { turn: 2, .. }]), "{commands:?}");
 }

@@ -203,6 +203,11 @@ impl Known<'_> {
         if let Some((left, right)) = sides("!=") {
             return Some(self.entity(left)? != self.entity(right)?);
         }
+        if let Some((set, one)) = sides("contains") {
+            let wanted = self.entity(one)?;
+            let members: Option<Vec<_>> = set.get("Set")?.as_array()?.iter().map(|item| self.entity(item)).collect();
+            return Some(members?.contains(&wanted));
+        }
         let access = expression.get(".").filter(|access| access.get("left") == Some(&json!({ "Var": "resource" })))?;
         attribute(self.tool?, access.get("attr")?.as_str()?)
     }

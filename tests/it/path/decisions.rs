@@ -88,14 +88,17 @@ async fn arguments_that_are_no_json_are_refused() {
 }
 
 #[tokio::test]
-async fn a_policy_that_cannot_be_evaluated_denies() {
-    let broken = r#"@id("notes") @reason("notes are read")
-        forbid (principal, action == Mandate::Action::"payments.refund", resource)
-        when { context.input.amount_cents * 9000000000000000 > 1 };"#;
-    let world = Folder::proposing(&[&refund(4_500)]).policy("broken", broken).world().await;
+async fn a_call_that_no_policy_can_judge_is_denied_and_recorded() {
+    let world = Folder::proposing(&[&refund(4_500)]).world().await;
     let mut run = Run::proposed(&world).await;
-    assert_eq!(run.refused("t1.0").await.0, RefusalKind::Denied);
+    // Somebody applies policies that were checked against another definition of the tool.
+    world.edit("tools/payments.refund.toml", "Refund a part or all", "Refund some or all");
+    world.worker().await;
+    let (kind, text) = run.refused("t1.0").await;
+    assert!(kind == RefusalKind::Denied && text.contains("was described differently"), "{kind:?} {text}");
     assert_eq!((run.paid().await, run.intents().await), (vec![], 0));
+    let denied = |body: &RecordBody| matches!(body, RecordBody::Decision { outcome: DecisionOutcome::Deny, .. });
+    assert_eq!(run.count(denied).await, 1);
 }
 
 #[tokio::test]

@@ -10,11 +10,14 @@ use std::{
 
 use futures::future::BoxFuture;
 use mandate_activities::{
-    AgentActivities, Executions, Setup,
+    AgentActivities, Executions, Metrics, Setup,
     executions::{LookUpError, StartedExecution},
     store::{AddressKeySource, Store, StoreSettings},
 };
-use mandate_domain::{RecordBody, RunChain, audit::verify::verify};
+use mandate_domain::{
+    RecordBody, RunChain,
+    audit::verify::{verify, verify_own},
+};
 use mandate_worker::{bundle, config::Config};
 use nix::{
     sys::signal::{Signal, kill},
@@ -112,7 +115,11 @@ impl Folder {
     }
 
     pub(super) fn policy(self, name: &str, text: &str) -> Self {
-        std::fs::write(self.0.path().join(format!("policies/{name}.cedar")), text).unwrap();
+        self.write(&format!("policies/{name}.cedar"), text)
+    }
+
+    pub(super) fn write(self, file: &str, text: &str) -> Self {
+        std::fs::write(self.0.path().join(file), text).unwrap();
         self
     }
 
@@ -171,7 +178,7 @@ impl World {
     }
 
     pub(super) async fn worker_on(&self, store: Store, task: Task) -> ActivityEnvironment {
-        let config = Config::load(self.folder.path(), &programs()).unwrap_or_else(|errors| panic!("{errors}"));
+        let config = Config::load(self.folder.path(), &programs()).unwrap_or_else(|errors| panic!("{errors:#?}"));
         let executions = Arc::<FirstEvents>::clone(&self.executions);
         let policy = bundle::in_force(&config, &store, "test").await.unwrap();
         let activities = AgentActivities::new(Setup {
@@ -181,6 +188,7 @@ impl World {
             task_queue: config.task_queue,
             identity: "test".to_owned(),
             executions,
+            metrics: Metrics::default(),
         });
         let info = TestActivityInfoOptions::builder()
             .workflow_type(Some(task.workflow_type.to_owned()))
@@ -215,7 +223,8 @@ impl World {
     /// The records of a chain, which verifies.
     pub(super) async fn bodies(&self, chain: &RunChain) -> Vec<RecordBody> {
         let records = self.store.records(chain).await.unwrap();
-        let verified = verify(chain, &records, None);
+        let own = *chain == self.store.own_chain();
+        let verified = if own { verify_own(chain, &records, None) } else { verify(chain, &records, None) };
         assert!(verified.holds() || records.is_empty(), "{:?}", verified.findings);
         let body = |bytes: &[u8]| serde_json::from_slice::<mandate_domain::AuditRecord>(bytes).unwrap().body;
         records.iter().map(|record| body(&record.canonical)).collect()

@@ -38,7 +38,7 @@ fn unclassified(registry: &Registry) -> Vec<&ToolName> {
 }
 
 fn text(summary: &CheckSummary) -> String {
-    let mut lines = Vec::new();
+    let mut lines = vec![format!("profile {}", summary.profile)];
     for agent in &summary.agents {
         let tools: Vec<_> = agent.tools.iter().map(ToString::to_string).collect();
         lines.push(format!("agent   {}  model {}, tools {}", agent.name, agent.model, tools.join(", ")));
@@ -70,6 +70,7 @@ mod tests {
         });
         let agent = &parse["agents"][0];
         let summary = CheckSummary {
+            profile: crate::config::Profile::Development,
             agents: vec![crate::config::AgentSummary {
                 name: serde_json::from_value(agent["name"].clone()).unwrap(),
                 owner: serde_json::from_value(agent["owner"].clone()).unwrap(),
@@ -88,7 +89,7 @@ mod tests {
             bundle: mandate_domain::Digest::from_bytes([0; 32]),
         };
         let expected = format!(
-            "agent   acme/support/refunds  model support, tools clock\ntool    clock  built in, read-only, results public, unclassified\n\
+            "profile development\nagent   acme/support/refunds  model support, tools clock\ntool    clock  built in, read-only, results public, unclassified\n\
              policy  1 file(s), bundle {}",
             "0".repeat(64)
         );

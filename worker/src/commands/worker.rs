@@ -4,13 +4,14 @@ use std::{pin::pin, sync::Arc};
 
 use anyhow::Context as _;
 use mandate_activities::{AgentActivities, ServerExecutions, Setup};
+use temporalio_common::telemetry::TelemetryOptions;
 use temporalio_sdk::{Runtime, Worker, runtime::RuntimeOptions};
 
 use super::{load, open_store};
 use crate::{
     bundle,
     cli::{self, Global},
-    connection,
+    connection, exporter,
     output::Exit,
     registration, shutdown,
 };
@@ -18,10 +19,11 @@ use crate::{
 /// Loads, connects, registers and polls.
 ///
 /// # Errors
-/// A folder that cannot be used, an unreachable server, an unreadable store.
+/// A folder that cannot be used, an address that is in use, an unreachable server, an unreadable store.
 pub async fn worker(global: &Global, options: cli::Worker) -> anyhow::Result<Exit> {
     let config = load(&global.folder)?;
-    let temporal = connection::connect(global).await?;
+    let telemetry = options.metrics_address.map(exporter::serve).transpose()?.unwrap_or_default();
+    let temporal = connection::target(global)?.measured(telemetry.connection).connect().await?;
     let store = open_store(&config).await?;
     registration::ensure_search_attributes(&temporal).await;
     let task_queue = options.task_queue.unwrap_or_else(|| config.task_queue.clone());
@@ -36,10 +38,10 @@ pub async fn worker(global: &Global, options: cli::Worker) -> anyhow::Result<Exi
         task_queue: task_queue.clone(),
         identity,
         executions: Arc::new(ServerExecutions::new(temporal.client.clone())),
+        metrics: telemetry.metrics,
     })?;
     let registered = registration::worker_options(&task_queue, activities.clone())?;
-    let runtime = Runtime::from_current_tokio(RuntimeOptions::default())
-        .map_err(|error| anyhow::anyhow!("cannot start the SDK's runtime: {error}"))?;
+    let runtime = start_runtime(telemetry.options)?;
     let mut worker = Worker::new(&runtime, temporal.client.clone(), registered)
         .map_err(|error| anyhow::anyhow!("cannot start the worker: {error}"))?;
     tracing::info!(
@@ -55,6 +57,12 @@ pub async fn worker(global: &Global, options: cli::Worker) -> anyhow::Result<Exi
     ran?;
     tracing::info!("worker stopped");
     Ok(Exit::Done)
+}
+
+fn start_runtime(telemetry: TelemetryOptions) -> anyhow::Result<Runtime> {
+    let options = RuntimeOptions::builder().telemetry_options(telemetry).build();
+    let options = options.map_err(|error| anyhow::anyhow!("cannot use the SDK's options: {error}"))?;
+    Runtime::from_current_tokio(options).map_err(|error| anyhow::anyhow!("cannot start the SDK's runtime: {error}"))
 }
 
 /// Polls until SIGTERM or SIGINT, then lets what is under way end.

@@ -8,11 +8,13 @@ use mandate_domain::{
 };
 use serde::Serialize;
 
-use super::Config;
+use super::{Config, Profile};
 
 /// A configuration in short.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct CheckSummary {
+    /// What the folder is for.
+    pub profile: Profile,
     /// The agents.
     pub agents: Vec<AgentSummary>,
     /// The tools.
@@ -77,6 +79,7 @@ impl Config {
     #[must_use]
     pub fn summary(&self) -> CheckSummary {
         CheckSummary {
+            profile: self.profile,
             agents: self.agents_in_short(),
             tools: self.tools_in_short(),
             servers: self.servers_in_short(),

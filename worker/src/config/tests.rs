@@ -161,6 +161,9 @@ fn a_bad_root_file_is_reported_where_it_is_bad() {
     check("script.toml", "none.toml", "mandate.toml:10:10", &["file `none.toml` does not exist"]);
     check("script = ", "#", "mandate.toml:8:1", &["`script` is missing"]);
     check("[groups]", "[groups", "mandate.toml:2:8", &["not valid TOML"]);
+    let at = "mandate.toml:2:11";
+    check("[groups]", "profile = \"prodution\"\n[groups]", at, &["`prodution`", "did you mean `production`?"]);
+    check("[groups]", "profile = true\n[groups]", at, &["`profile` must be a string"]);
 }
 
 #[test]
@@ -365,6 +368,16 @@ price = { input_micros_per_million = 1, output_micros_per_million = 2 }
 }
 
 #[test]
+fn a_folder_is_for_production_unless_it_says_otherwise() {
+    let fixture = Fixture::new();
+    assert_eq!(fixture.load().unwrap().profile, Profile::Production);
+    for profile in Profile::ALL {
+        fixture.write("mandate.toml", format!("profile = \"{profile}\"\n{ROOT}"));
+        assert_eq!(fixture.load().unwrap().profile, profile);
+    }
+}
+
+#[test]
 fn policies_are_loaded_against_tools_and_groups() {
     let fixture = Fixture::new();
     let policy = "@id(\"large\")
@@ -455,6 +468,7 @@ fn the_example_folder_loads() {
     let (programs, config) = example();
     let summary = config.summary();
     assert_eq!((summary.agents.len(), summary.tools.len(), summary.policy_files), (1, 5, 1));
+    assert_eq!(summary.profile, Profile::Development);
     assert_eq!(config.catalog.servers[&"refunds".parse().unwrap()].program, programs.path().join("refunds-mcp"));
     let refund = &config.catalog.tools[&ToolName::parse("payments.refund").unwrap()];
     assert!(refund.destructive && !refund.idempotent && refund.settles_within_secs == Some(10));

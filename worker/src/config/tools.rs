@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use mandate_domain::{BuiltinTool, ServerName, ToolDefinition, ToolName, ToolReach};
+use mandate_domain::{BuiltinTool, ServerName, ToolDefinition, ToolName, ToolReach, tool::arguments::same_constraints};
 use serde_json::{Value, json};
 
 use super::{
@@ -18,9 +18,6 @@ const TIMEOUT_SECS: u64 = 60;
 
 /// Most that one call may cost: a million of the currency.
 const COST_MICROS_MAX: u64 = 1_000_000_000_000;
-
-/// The built-in tools by name.
-const BUILTINS: [(&str, BuiltinTool); 1] = [("current_time", BuiltinTool::CurrentTime)];
 
 /// A tool with what has to be checked against the others.
 struct Read {
@@ -59,7 +56,7 @@ fn read_tool(table: &mut Table<'_>, path: &Path, root: &Root) -> Option<Read> {
     let reach = read_reach(table, &root.servers);
     let cost_micros = table.number_within("cost_micros", 0..=COST_MICROS_MAX, 0);
     let labels = classes::Written::take(table);
-    let input_schema = read_schema(table);
+    let input_schema = read_schema(table, reach.as_ref().and_then(ToolReach::builtin));
     let labels = labels.check(table.problems, &root.data_classes.written, input_schema.as_ref());
     let (name, check_place) = (name?, check.as_ref().map(|check| check.place.clone()));
     let tool = ToolDefinition {
@@ -156,16 +153,20 @@ fn read_mcp(mut table: Table<'_>, servers: &[String]) -> Option<ToolReach> {
 }
 
 fn read_builtin(table: &Table<'_>, name: &At<String>) -> Option<ToolReach> {
-    let found = BUILTINS.iter().find(|(known, _)| *known == name.value);
+    let found = BuiltinTool::ALL.iter().find(|(known, _)| *known == name.value);
     if found.is_none() {
-        let help = suggestion(&name.value, BUILTINS.iter().map(|(known, _)| *known));
+        let help = suggestion(&name.value, BuiltinTool::ALL.iter().map(|(known, _)| *known));
         let message = format!("unknown built-in tool `{}`", name.value);
         table.problems.at(&name.place, message, "unknown built-in", Some(help));
     }
     found.map(|(_, tool)| ToolReach::Builtin { tool: *tool })
 }
 
-fn read_schema(table: &mut Table<'_>) -> Option<Value> {
+/// A built-in tool has a schema of its own, which may be left out.
+fn read_schema(table: &mut Table<'_>, builtin: Option<BuiltinTool>) -> Option<Value> {
+    if let (Some(builtin), false) = (builtin, table.has("input_schema")) {
+        return Some(builtin.input_schema());
+    }
     if !table.has("input_schema") {
         table.missing("input_schema");
         return None;
@@ -175,6 +176,11 @@ fn read_schema(table: &mut Table<'_>) -> Option<Value> {
     let schema = Value::Object(schema.into_json());
     if schema.get("type") != Some(&json!("object")) {
         problems.at(&place, "`input_schema` must have `type = \"object\"`", "not an object schema", None);
+        return None;
+    }
+    if let Some(differs) = builtin.and_then(|builtin| same_constraints(&schema, &builtin.input_schema()).err()) {
+        let message = format!("`input_schema` is not that of the built-in tool: {differs}");
+        problems.at(&place, message, "differs", Some("leave it out".to_owned()));
         return None;
     }
     match validator(&schema) {

@@ -78,6 +78,17 @@ fn everything_that_can_be_quarantined_can_be_judged() {
 }
 
 #[test]
+fn what_cannot_be_evaluated_is_denied_and_says_so() {
+    // The owner of an agent that is gone from the configuration is not known.
+    let text = "@id(\"own\") permit (principal, action == Mandate::Action::\"quarantine\", resource is Mandate::Agent) \
+                when { resource.owner == principal };\n@id(\"all\") permit (principal, action, resource);";
+    let target = "agent:acme/gone/agent".parse().unwrap();
+    let request = PersonRequest { person: &person("ana"), action: PersonAction::Quarantine(&target) };
+    let decision = shown(&bundle(text).decide_person(&request));
+    assert!(decision.starts_with("deny [] policy `own` could not be evaluated"), "{decision}");
+}
+
+#[test]
 fn who_sees_data_is_default_deny() {
     let bundle = bundle(PEOPLE);
     let (agent, owner) = (AgentName::parse("acme/support/refunds").unwrap(), person("owner"));

@@ -1,0 +1,61 @@
+//! Does each tool server start, and are the registered tools there as the registry states them? No tool is called.
+
+use mandate_activities::{
+    catalog::Catalog,
+    tools::{PrepareToolError, ToolSet},
+};
+use mandate_domain::{ServerName, ToolDefinition, ToolReach};
+
+use super::Finding;
+
+/// Starts all servers at once, each within its own time to connect, and ends them again.
+pub(super) async fn checks(catalog: &Catalog) -> Vec<Finding> {
+    let tools = ToolSet::new(catalog.servers.clone());
+    let servers = catalog.servers.keys().map(|server| of_server(&tools, server, catalog));
+    let found = futures::future::join_all(servers).await;
+    tools.close().await;
+    let built_in = catalog.tools.values().filter(|tool| server_of(tool).is_none());
+    let built_in = built_in.map(|tool| Finding::ok(format!("tool {}", tool.name), "built in"));
+    found.into_iter().flatten().chain(built_in).collect()
+}
+
+fn server_of(tool: &ToolDefinition) -> Option<&ServerName> {
+    match &tool.reach {
+        ToolReach::Mcp { server, .. } => Some(server),
+        ToolReach::Builtin { .. } => None,
+    }
+}
+
+async fn of_server(tools: &ToolSet, server: &ServerName, catalog: &Catalog) -> Vec<Finding> {
+    let check = format!("server {server}");
+    let own: Vec<_> = catalog.tools.values().filter(|tool| server_of(tool) == Some(server)).collect();
+    if let Err(error) = tools.connect(server).await {
+        let names: Vec<_> = own.iter().map(|tool| tool.name.as_str()).collect();
+        let detail = format!("{error}; tools that need it: {}", names.join(", "));
+        let advice = format!(
+            "Start the program of `[servers.{server}] command` by hand in the operating folder and mend what it says"
+        );
+        return vec![Finding::fail(check, detail, advice)];
+    }
+    let mut found = vec![Finding::ok(check, "starts and lists its tools")];
+    for tool in own {
+        found.push(of_tool(tools, server, tool).await);
+    }
+    found
+}
+
+async fn of_tool(tools: &ToolSet, server: &ServerName, tool: &ToolDefinition) -> Finding {
+    let check = format!("tool {}", tool.name);
+    let file = format!("`tools/{}.toml`", tool.name);
+    let Err(error) = tools.prepare(tool).await else {
+        return Finding::ok(check, format!("on server `{server}`, as registered"));
+    };
+    let advice = match &error {
+        PrepareToolError::Unreachable { .. } => format!("Find out why server `{server}` ended"),
+        PrepareToolError::Unknown { .. } => format!("Correct `[mcp] tool` in {file}, or give the server that tool"),
+        PrepareToolError::Changed { .. } => {
+            format!("Write the schema of the server into {file} if it is right, or go back to the server that fits")
+        }
+    };
+    Finding::fail(check, error.to_string(), advice)
+}
