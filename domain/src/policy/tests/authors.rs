@@ -74,7 +74,8 @@ fn a_policy_applies_where_its_scope_fits_and_the_registry_does_not_rule_it_out()
 #[test]
 fn conditions_are_shown_as_written_without_comments_and_closed_by_what_is_known() {
     let text = r#"
-@id("odd") @reason("permit (x) // no comment") permit (principal, action, resource) // who
+@id("odd") @reason("permit (x) // no comment")
+permit (principal, action in Mandate::Action::"call_tool", resource) // who
 when { // why
   context.on_behalf_of ==   Mandate::User::"a) // ; \" b"
 } unless { false };
