@@ -140,6 +140,18 @@ pub enum DecisionOutcome {
     RequireApproval,
 }
 
+impl DecisionOutcome {
+    /// The word in records and policy cases.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Allow => "allow",
+            Self::Deny => "deny",
+            Self::RequireApproval => "require_approval",
+        }
+    }
+}
+
 /// How an outcome is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -148,6 +148,22 @@ impl RunFacts {
         facts
     }
 
+    /// The facts with earlier calls of a tool: what a policy case says of a run that never was.
+    #[must_use]
+    pub fn with_earlier_calls(&self, tool: &ToolDefinition, sums: &ToolFacts) -> Self {
+        let mut facts = self.clone();
+        let taken = u32::try_from(facts.calls.len()).unwrap_or(u32::MAX);
+        for index in 0..u32::try_from(sums.calls).unwrap_or_default() {
+            // No recorded call has turn 0. The sums stand with the first call.
+            let amounts = if index == 0 { sums.amounts.clone() } else { BTreeMap::new() };
+            let id = ToolCallId::new(0, taken.saturating_add(index));
+            let call = facts.call(id, tool.name.as_str(), &amounts, tool.cost_micros);
+            call.performed = true;
+            call.failed = i64::from(index) < sums.failures;
+        }
+        facts
+    }
+
     /// The facts as they would stand if the model were called once more.
     #[must_use]
     pub fn with_model_call(&self) -> Self {

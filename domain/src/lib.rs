@@ -27,7 +27,7 @@ pub use agent_run::AgentRun;
 pub use approval::{ApprovalDecision, ApprovalRequest, Gate, Resolution, Review, Verdict};
 pub use audit::{AuditRecord, ChainHead, DecisionOutcome, EffectId, KnownBy, Origin, Proof, RecordBody, Who};
 pub use canonical::AddressKey;
-pub use facts::RunFacts;
+pub use facts::{RunFacts, ToolFacts};
 pub use ids::{
     Address, AgentName, DataClass, Digest, FieldPath, GroupName, ModelName, ParseIdError, PersonId, PolicyId,
     ProviderName, RequestId, RunChain, ServerName, StoreId, ToolCallId, ToolName,

@@ -8,11 +8,14 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value};
 
 use crate::{
-    AgentName, DataClass, Digest, GroupName, ModelName, PersonId, PolicyId, QuarantineTarget, RunFacts, ToolDefinition,
-    Verdict, approval::Gate,
+    AgentName, DataClass, DecisionOutcome, Digest, GroupName, ModelName, PersonId, PolicyId, QuarantineTarget,
+    RunFacts, ToolDefinition, Verdict, approval::Gate,
 };
 
+pub mod applying;
+pub mod backtest;
 pub mod bundle;
+pub mod case;
 mod engine;
 mod error;
 mod gate;
@@ -173,6 +176,18 @@ impl PolicyDecision {
     }
 }
 
+impl PolicyOutcome {
+    /// As an audit record has it.
+    #[must_use]
+    pub fn recorded(&self) -> DecisionOutcome {
+        match self {
+            Self::Allow => DecisionOutcome::Allow,
+            Self::Deny => DecisionOutcome::Deny,
+            Self::RequireApproval(_) => DecisionOutcome::RequireApproval,
+        }
+    }
+}
+
 impl PolicyBundle {
     /// Decides about an effect. Pure, and never an error: what cannot be judged is denied, with the reason.
     #[must_use]
@@ -194,9 +209,7 @@ impl PolicyBundle {
         on_behalf_of: &PersonId,
         classes: &BTreeSet<DataClass>,
     ) -> BTreeSet<DataClass> {
-        let sees = |class: &&DataClass| {
-            engine::decide_at_once(self, question::of_viewer(self, viewer, on_behalf_of, class)).is_allowed()
-        };
+        let sees = |class: &&DataClass| self.decide_reveal(viewer, on_behalf_of, class).is_allowed();
         classes.iter().filter(sees).cloned().collect()
     }
 }

@@ -7,10 +7,15 @@ use mandate_domain::{AgentName, PersonId, RequestId, Resolution, ToolCallId};
 
 use crate::{output::OutputFormat, telemetry::LogFormat};
 
+mod policy;
+
+pub use policy::{Backtest, ExplainPolicy, Policy, TestPolicy};
+
 const EXAMPLES: &str = "\
 Examples:
   mandate demo                                    see it work, nothing needed but this program
   mandate check --folder examples/refunds         is the operating folder usable?
+  mandate policy test examples/refunds            do its policies decide as their cases say?
   mandate doctor --folder examples/refunds        is everything there that a worker needs?
   mandate worker --folder examples/refunds        carry out runs until Ctrl-C
   mandate run --agent acme/support/refunds --on-behalf-of ana@acme.example 'Refund order o1'
@@ -107,6 +112,9 @@ Exit code 1: a check failed, 4: the operating folder cannot be used.")]
     /// The audit log
     #[command(subcommand)]
     Audit(Audit),
+    /// Policies: test them, read them, ask them about the past
+    #[command(subcommand)]
+    Policy(Policy),
 }
 
 /// Options of `demo`.
@@ -325,7 +333,7 @@ mod tests {
         for (name, help) in help_texts(&Cli::command()) {
             let examples: Vec<_> =
                 help.lines().filter(|line| line.starts_with("  ")).map(|line| words(line.trim())).collect();
-            assert!(!examples.is_empty() || name == "audit", "`{name}` has no example");
+            assert!(!examples.is_empty() || ["audit", "policy"].contains(&name.as_str()), "`{name}` has no example");
             for example in examples {
                 let parsed = Cli::try_parse_from(&example).map_err(|error| error.to_string());
                 assert!(parsed.is_ok(), "{example:?}: {parsed:?}");

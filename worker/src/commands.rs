@@ -17,6 +17,7 @@ pub mod decide;
 pub mod demo;
 pub mod doctor;
 pub mod explain;
+pub mod policy;
 pub mod resolve;
 pub mod run;
 pub mod status;
@@ -40,6 +41,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Resolve(options) => resolve::resolve(&global, options).await,
         Command::Explain(options) => explain::explain(&global, &options).await,
         Command::Check(options) => check::check(&global, &options),
+        Command::Policy(command) => policy::policy(&global, command).await,
         Command::Doctor(options) => doctor::doctor(&global, &options).await,
         Command::Audit(Audit::Verify(options)) => verify::verify(&global, &options).await,
     }

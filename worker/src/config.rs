@@ -12,6 +12,7 @@ use mandate_domain::{
 };
 
 mod agents;
+mod cases;
 mod classes;
 mod folder;
 mod input_schema;
@@ -28,6 +29,8 @@ mod summary;
 mod tests;
 mod tools;
 
+pub use cases::CaseAt;
+pub(crate) use problems::suggestion;
 pub use problems::{ConfigErrors, ConfigProblem};
 pub use profile::Profile;
 pub use summary::{AgentSummary, CheckSummary, ModelSummary, ServerSummary, ToolSummary};

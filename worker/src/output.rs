@@ -140,11 +140,34 @@ pub fn json(value: &impl Serialize) -> anyhow::Result<()> {
 /// A table without borders around its cells, as plain text. Cells must be escaped before.
 #[must_use]
 pub fn table<const COLUMNS: usize>(head: [&str; COLUMNS], rows: impl IntoIterator<Item = [String; COLUMNS]>) -> String {
+    lines(&filled(head, rows))
+}
+
+/// The same, at most so many columns wide: long cells are broken between words.
+#[must_use]
+pub fn table_within<const COLUMNS: usize>(
+    width: u16,
+    head: [&str; COLUMNS],
+    rows: impl IntoIterator<Item = [String; COLUMNS]>,
+) -> String {
+    let mut table = filled(head, rows);
+    table.set_content_arrangement(comfy_table::ContentArrangement::Dynamic).set_width(width);
+    lines(&table)
+}
+
+fn filled<const COLUMNS: usize>(
+    head: [&str; COLUMNS],
+    rows: impl IntoIterator<Item = [String; COLUMNS]>,
+) -> comfy_table::Table {
     let mut table = comfy_table::Table::new();
     table.load_style(comfy_table::presets::NOTHING).set_header(head);
     for row in rows {
         table.add_row(row);
     }
+    table
+}
+
+fn lines(table: &comfy_table::Table) -> String {
     table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
 }
 

@@ -12,7 +12,7 @@ use mandate_domain::{
 
 use super::{
     NewRun, Store, StoreError,
-    rows::{from_json, locked, number, parse, plain},
+    rows::{column, from_json, locked, number, parse, plain},
 };
 
 /// Runs whose unchanging part is kept in memory.
@@ -236,6 +236,24 @@ impl Store {
         .fetch_all(&self.inner.readers)
         .await?;
         rows.into_iter().map(summary).collect()
+    }
+
+    /// The runs with a record of that time or later, the newest first, at most so many.
+    ///
+    /// # Errors
+    /// [`StoreError`] of the database.
+    pub async fn runs_active_since(&self, since_micros: u64, runs_max: u32) -> Result<Vec<RunChain>, StoreError> {
+        let rows: Vec<(String, String)> = sqlx::query_as(
+            "SELECT c.workflow_id, c.first_run_id FROM runs JOIN chains c ON c.id = runs.chain
+             WHERE EXISTS (SELECT 1 FROM records r
+                           WHERE r.chain = c.id AND json_extract(r.canonical, '$.time_micros') >= $1)
+             ORDER BY runs.opened_micros DESC, c.id DESC LIMIT $2",
+        )
+        .bind(column(since_micros))
+        .bind(i64::from(runs_max))
+        .fetch_all(&self.inner.readers)
+        .await?;
+        Ok(rows.into_iter().map(|(workflow_id, first_run_id)| RunChain { workflow_id, first_run_id }).collect())
     }
 }
 

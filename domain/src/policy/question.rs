@@ -120,6 +120,30 @@ pub(super) fn of_viewer(
     world.question(principal, "reveal", data_class(bundle, class)?, context)
 }
 
+/// A tool call without its circumstances: enough to tell whose scope fits.
+pub(super) fn scope_of_call(
+    bundle: &PolicyBundle,
+    agent: &AgentName,
+    owner: &PersonId,
+    tool: &ToolDefinition,
+) -> Result<Question, AskError> {
+    let mut world = World::new(bundle);
+    let (principal, resource) = (world.agent(agent, owner)?, world.tool(tool)?);
+    world.question(principal, tool.name.as_str(), resource, Vec::new())
+}
+
+/// A model call without its circumstances.
+pub(super) fn scope_of_model(
+    bundle: &PolicyBundle,
+    agent: &AgentName,
+    owner: &PersonId,
+    model: &ModelName,
+) -> Result<Question, AskError> {
+    let mut world = World::new(bundle);
+    let (principal, resource) = (world.agent(agent, owner)?, world.model(model)?);
+    world.question(principal, "invoke_model", resource, Vec::new())
+}
+
 /// The entities of one question, each once.
 struct World<'a> {
     bundle: &'a PolicyBundle,

@@ -11,6 +11,7 @@ use crate::{
     approval::{Gate, Party},
 };
 
+mod authors;
 mod facts;
 mod lint;
 mod people;

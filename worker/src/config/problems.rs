@@ -149,6 +149,12 @@ impl Problems {
         FileId(found.files.len() - 1)
     }
 
+    /// The line of a place, counted from 1.
+    pub(super) fn line_of(&self, place: &Place) -> usize {
+        let found = self.found.borrow();
+        found.files.get(place.file.0).map_or(1, |file| line_and_column(&file.text, place.span.start).0)
+    }
+
     /// Blots out a value in every text that is shown.
     pub(super) fn hide(&self, place: &Place) {
         if let Some(file) = self.found.borrow_mut().files.get_mut(place.file.0) {
@@ -236,7 +242,7 @@ fn secret_looking(text: &str) -> Vec<Range<usize>> {
 }
 
 /// "did you mean", or all there is to choose from.
-pub(super) fn suggestion<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+pub(crate) fn suggestion<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> String {
     let known: Vec<&str> = known.into_iter().collect();
     let scored = known.iter().map(|name| (strsim::jaro_winkler(word, name), *name));
     match scored.max_by(|one, other| one.0.total_cmp(&other.0)) {

@@ -304,6 +304,25 @@ impl<'p> Table<'p> {
         Some(Table { problems: self.problems, place, entries, known: Vec::new() })
     }
 
+    /// The tables of an array of tables, `[[key]]`. None if there is none.
+    pub(super) fn tables(&mut self, key: &str) -> Vec<Table<'p>> {
+        let Some((value, place)) = self.take(key) else { return Vec::new() };
+        let Value::List(items) = value else {
+            self.wrong_type(&place, key, "an array of tables", &value);
+            return Vec::new();
+        };
+        let mut tables = Vec::new();
+        for (item, span) in items {
+            let place = self.spot(span);
+            if let Value::Table(entries) = item {
+                tables.push(Table { problems: self.problems, place, entries, known: Vec::new() });
+            } else {
+                self.wrong_type(&place, key, "an array of tables", &item);
+            }
+        }
+        tables
+    }
+
     /// The names that stand in a table of named things, with their places.
     pub(super) fn names(&mut self) -> Vec<At<String>> {
         let name = |(key, entry): (&String, &Entry)| At { value: key.clone(), place: self.spot(entry.key.clone()) };

@@ -12,6 +12,7 @@ use tempfile::TempDir;
 
 use super::*;
 
+mod cases;
 mod classes;
 
 const ROOT: &str = r#"
