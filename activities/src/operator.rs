@@ -159,9 +159,11 @@ struct Permitted<'a> {
 
 /// How an act begins.
 enum Begun<'a> {
-    Permitted(Permitted<'a>),
+    Permitted(Box<Permitted<'a>>),
     /// It was recorded.
-    Refused { reason: String },
+    Refused {
+        reason: String,
+    },
 }
 
 impl Operator {
@@ -183,7 +185,7 @@ impl Operator {
         }
         let action = if bundle.rollback { "rollback" } else { "apply" };
         let mut permitted = match self.begin(judged, action, format!("bundle:{}", bundle.digest)).await? {
-            Begun::Permitted(permitted) => permitted,
+            Begun::Permitted(permitted) => *permitted,
             Begun::Refused { reason } => return Ok(Applied::Refused { reason }),
         };
         let found = match &permitted.active {
@@ -227,7 +229,7 @@ impl Operator {
         reason: &str,
     ) -> Result<Acted, OperatorError> {
         let mut permitted = match self.begin(judged, "quarantine", target.to_string()).await? {
-            Begun::Permitted(permitted) => permitted,
+            Begun::Permitted(permitted) => *permitted,
             Begun::Refused { reason } => return Ok(Acted::Refused { reason }),
         };
         let reason = bounded(reason);
@@ -253,7 +255,7 @@ impl Operator {
     /// [`OperatorError::JudgedByOther`], and whatever the store says.
     pub async fn lift(&self, judged: &Judged, target: &QuarantineTarget) -> Result<Acted, OperatorError> {
         let mut permitted = match self.begin(judged, "lift", target.to_string()).await? {
-            Begun::Permitted(permitted) => permitted,
+            Begun::Permitted(permitted) => *permitted,
             Begun::Refused { reason } => return Ok(Acted::Refused { reason }),
         };
         if !permitted.tx.lift(target).await? {
@@ -279,7 +281,8 @@ impl Operator {
         let (policies, bundle, reason) = match (&judged.judgement, locked) {
             (Judgement::Permitted { policies, bundle }, None) => {
                 let active = tx.active_bundle().await?;
-                return Ok(Begun::Permitted(Permitted { tx, active, policies, bundle: bundle.as_ref() }));
+                let permitted = Permitted { tx, active, policies, bundle: bundle.as_ref() };
+                return Ok(Begun::Permitted(Box::new(permitted)));
             }
             (Judgement::Permitted { bundle, .. } | Judgement::Refused { bundle, .. }, Some(locked)) => {
                 (Vec::new(), bundle.clone(), bounded(&locked))

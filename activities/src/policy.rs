@@ -126,8 +126,7 @@ impl ActivePolicy {
     /// [`OpenPolicyError`]: a worker does not start without a bundle.
     pub async fn open(store: &Store) -> Result<Self, OpenPolicyError> {
         let version = store.active_bundle_version().await?.ok_or(OpenPolicyError::Nothing)?;
-        let bundle =
-            read(store, version).await?.map_err(|reason| OpenPolicyError::Unusable { version, reason })?;
+        let bundle = read(store, version).await?.map_err(|reason| OpenPolicyError::Unusable { version, reason })?;
         let kept = Kept { version, bundle: Arc::new(bundle), trouble: None };
         Ok(Self { store: store.clone(), kept: Arc::new(Mutex::new(kept)), metrics: Metrics::default() })
     }

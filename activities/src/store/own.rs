@@ -4,8 +4,7 @@
 //! the other.
 
 use mandate_domain::{
-    ChainHead, Digest, Origin, PersonId, Proof, QuarantineTarget, Quarantined, RecordBody, RunChain, Who,
-    canonical,
+    ChainHead, Digest, Origin, PersonId, Proof, QuarantineTarget, Quarantined, RecordBody, RunChain, Who, canonical,
 };
 use serde_json::Value;
 

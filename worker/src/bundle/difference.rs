@@ -4,7 +4,11 @@
 
 use std::{collections::BTreeMap, fmt::Display};
 
-use mandate_domain::{ToolDefinition, policy::PolicyBundle, render};
+use mandate_domain::{
+    AgentName, ToolDefinition,
+    policy::{PolicyBundle, Registry},
+    render,
+};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use similar::{ChangeTag, TextDiff};
@@ -56,16 +60,23 @@ impl Difference {
         let (old, new) = (before.map(PolicyBundle::registry), after.registry());
         let texts = before.map(PolicyBundle::policy_texts);
         let same = |name: &str| vec![name.to_owned()];
-        let agents = |registry: &mandate_domain::policy::Registry| -> BTreeMap<_, _> {
-            registry.agents.iter().map(|agent| (agent.clone(), ())).collect()
-        };
         Self {
-            policies: section(texts.as_ref(), &after.policy_texts(), text_lines, |a, b| text_difference(a, b)),
+            policies: section(
+                texts.as_ref(),
+                &after.policy_texts(),
+                |text| text_lines(text),
+                |a, b| text_difference(a, b),
+            ),
             tools: section(old.map(|old| &old.tools), &new.tools, |tool| same(&tool.description), tool_difference),
-            groups: section(old.map(|old| &old.groups), &new.groups, names, |a, b| members(&names(a), &names(b))),
+            groups: section(
+                old.map(|old| &old.groups),
+                &new.groups,
+                |group| names(group),
+                |a, b| members(&names(a), &names(b)),
+            ),
             models: section(old.map(|old| &old.models), &new.models, |provider| same(provider.as_str()), arrow),
             data_classes: section(old.map(|old| &old.data_classes), &new.data_classes, |text| same(text), arrow),
-            agents: section(old.map(agents).as_ref(), &agents(new), |()| Vec::new(), |(), ()| Vec::new()),
+            agents: section(old.map(agents).as_ref(), &agents(new), |_| Vec::new(), |_, _| Vec::new()),
         }
     }
 
@@ -121,11 +132,15 @@ fn section<K: Ord + Display, V: PartialEq>(
     section
 }
 
-fn text_lines(text: &String) -> Vec<String> {
+fn agents(registry: &Registry) -> BTreeMap<&AgentName, &AgentName> {
+    registry.agents.iter().map(|agent| (agent, agent)).collect()
+}
+
+fn text_lines(text: &str) -> Vec<String> {
     text.lines().map(str::to_owned).collect()
 }
 
-fn names(items: &Vec<impl Display>) -> Vec<String> {
+fn names(items: &[impl Display]) -> Vec<String> {
     items.iter().map(ToString::to_string).collect()
 }
 

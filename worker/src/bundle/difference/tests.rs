@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use mandate_domain::policy::{BundleFiles, PolicySource, Registry};
+use mandate_domain::policy::{BundleFiles, PolicyScope, PolicySource, Registry};
 use serde_json::json;
 
 use super::*;
@@ -33,7 +33,7 @@ fn files() -> BundleFiles {
         "groups": { "finance-leads": ["bo@acme.example", "eve@acme.example"] },
         "agents": ["acme/support/refunds"], "data_classes": { "order": "orders" },
     });
-    let source = PolicySource { path: "policies/a.cedar".into(), text: POLICIES.into(), scope: Default::default() };
+    let source = PolicySource { path: "policies/a.cedar".into(), text: POLICIES.into(), scope: PolicyScope::default() };
     BundleFiles { sources: vec![source], registry: serde_json::from_value::<Registry>(registry).unwrap() }
 }
 
@@ -87,10 +87,9 @@ fn a_changed_tool_names_its_attributes() {
             tool.amounts = vec!["amount_cents".into()];
             tool.input_schema["properties"]["amount_cents"]["maximum"] = json!(2);
         },
-        "~ tool payments.refund\n    amounts:\n      + [\n      +   \"amount_cents\"\n      + ]\n    \
-         check: none → payments.refund\n    \
-         input_schema:\n            \"amount_cents\": {\n      -       \"maximum\": 1000000,\n      +       \"maximum\": 2,\n              \
-         \"minimum\": 1,\n    timeout_secs: 30 → 31",
+        "~ tool payments.refund\n    timeout_secs: 30 → 31\n    input_schema:\n              \"minimum\": 1,\n      \
+         -       \"maximum\": 1000000\n      +       \"maximum\": 2\n            }\n    \
+         check: none → payments.refund\n    amounts:\n      + [\n      +   \"amount_cents\"\n      + ]",
     );
 }
 
@@ -115,7 +114,11 @@ fn groups_models_classes_and_agents_are_compared_by_name() {
 fn everything_is_new_where_nothing_was_before() {
     let difference = Difference::between(None, &load(&files()));
     let sections = [
-        &difference.policies, &difference.tools, &difference.groups, &difference.models, &difference.data_classes,
+        &difference.policies,
+        &difference.tools,
+        &difference.groups,
+        &difference.models,
+        &difference.data_classes,
         &difference.agents,
     ];
     let counts = sections.map(|section| (section.added.len(), section.removed.len(), section.changed.len()));
