@@ -262,7 +262,7 @@ async fn where_the_active_bundle_cannot_be_used_the_newest_before_it_judges() {
     assert_eq!((trouble.active, trouble.kept), (5, 2));
     assert!(trouble.reason.starts_with("it is written in another form"), "{}", trouble.reason);
 
-    let stale = operator.quarantine(&permitted_by(&one), &target(), "leak").await;
+    let stale = operator.quarantine(&permitted_by(&real("three")), &target(), "leak").await;
     assert!(matches!(stale, Err(OperatorError::JudgedByOther { .. })), "{stale:?}");
     assert_eq!(operator.quarantine(&permitted_by(&two), &target(), "leak").await.unwrap(), Acted::Done);
     let applied = operator.apply(&permitted_by(&two), &one).await.unwrap();
