@@ -2,12 +2,19 @@
 //!
 //! Each is one transaction with its record in the store's own chain, so nothing changes unseen. Whether somebody may do
 //! it is policy's to say: the caller asks first and brings the judgement, and a refused act is recorded and changes
-//! nothing. A permission that was given under another bundle than the active one is not taken.
+//! nothing. A permission that was given under another bundle than the active one is not taken, unless this program
+//! cannot use the active one: then the newest before it judges. A person in quarantine acts on nothing.
 
-use mandate_domain::{Digest, PersonId, PolicyId, Proof, QuarantineTarget, RecordBody};
+use mandate_domain::{
+    Digest, PersonId, PolicyId, Proof, QuarantineTarget, RecordBody,
+    policy::{PolicyDecision, PolicyOutcome},
+};
 use serde_json::Value;
 
-use crate::store::{Appended, NewBundle, OwnTx, Store, StoreError, bounded};
+use crate::{
+    policy::{OpenPolicyError, load_row, newest_usable},
+    store::{Appended, NewBundle, OwnTx, Store, StoreError, bounded},
+};
 
 /// Largest bundle, in bytes of its files as JSON.
 pub const BUNDLE_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -51,6 +58,18 @@ pub enum Judgement {
     },
 }
 
+impl From<PolicyDecision> for Judgement {
+    fn from(decision: PolicyDecision) -> Self {
+        let (policies, bundle) = (decision.policies, Some(decision.bundle));
+        match decision.outcome {
+            PolicyOutcome::Allow => Self::Permitted { policies, bundle },
+            PolicyOutcome::Deny | PolicyOutcome::RequireApproval(_) => {
+                Self::Refused { policies, bundle, reason: decision.reason }
+            }
+        }
+    }
+}
+
 /// A bundle to apply. The caller has loaded it, so that a bad one never becomes the active one.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BundleToApply {
@@ -67,7 +86,7 @@ pub struct BundleToApply {
 }
 
 /// What came of applying a bundle.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Applied {
     /// It is active now.
     Applied {
@@ -79,19 +98,25 @@ pub enum Applied {
         /// Its version.
         version: u64,
     },
-    /// Policy refused it. That was recorded.
-    Refused,
+    /// Policy or a quarantine refused it. That was recorded.
+    Refused {
+        /// In a sentence.
+        reason: String,
+    },
 }
 
 /// What came of another act.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Acted {
     /// It was done.
     Done,
     /// It was so already, and nothing was written.
     AlreadySo,
-    /// Policy refused it. That was recorded.
-    Refused,
+    /// Policy or a quarantine refused it. That was recorded.
+    Refused {
+        /// In a sentence.
+        reason: String,
+    },
 }
 
 /// Why an act was not done. Nothing was changed.
@@ -132,15 +157,13 @@ struct Permitted<'a> {
     bundle: Option<&'a Digest>,
 }
 
-impl Permitted<'_> {
-    fn check_judged_by_active(&self) -> Result<(), OperatorError> {
-        match (self.bundle, &self.active) {
-            (Some(asked), Some((_, active))) if asked != active => {
-                Err(OperatorError::JudgedByOther { asked: asked.clone(), active: active.clone() })
-            }
-            (Some(_) | None, _) => Ok(()),
-        }
-    }
+/// How an act begins.
+enum Begun<'a> {
+    Permitted(Box<Permitted<'a>>),
+    /// It was recorded.
+    Refused {
+        reason: String,
+    },
 }
 
 impl Operator {
@@ -161,11 +184,12 @@ impl Operator {
             return Err(OperatorError::BundleTooLarge { bytes });
         }
         let action = if bundle.rollback { "rollback" } else { "apply" };
-        let Some(mut permitted) = self.begin(judged, action, format!("bundle:{}", bundle.digest)).await? else {
-            return Ok(Applied::Refused);
+        let mut permitted = match self.begin(judged, action, format!("bundle:{}", bundle.digest)).await? {
+            Begun::Permitted(permitted) => *permitted,
+            Begun::Refused { reason } => return Ok(Applied::Refused { reason }),
         };
         let found = match &permitted.active {
-            Some((version, digest)) if *digest == bundle.digest => {
+            Some((version, digest)) if *digest == bundle.digest && self.holds(bundle).await? => {
                 return Ok(Applied::AlreadyActive { version: *version });
             }
             Some((version, _)) => *version,
@@ -176,7 +200,7 @@ impl Operator {
         {
             return Err(OperatorError::BundleMoved { expected, found });
         }
-        permitted.check_judged_by_active()?;
+        self.check_judge(&permitted, Some(&bundle.digest)).await?;
         let note = bundle.note.as_deref().map(bounded);
         let new =
             NewBundle { digest: &bundle.digest, files: &bundle.files, applied_by: &judged.by, note: note.as_deref() };
@@ -204,14 +228,15 @@ impl Operator {
         target: &QuarantineTarget,
         reason: &str,
     ) -> Result<Acted, OperatorError> {
-        let Some(mut permitted) = self.begin(judged, "quarantine", target.to_string()).await? else {
-            return Ok(Acted::Refused);
+        let mut permitted = match self.begin(judged, "quarantine", target.to_string()).await? {
+            Begun::Permitted(permitted) => *permitted,
+            Begun::Refused { reason } => return Ok(Acted::Refused { reason }),
         };
         let reason = bounded(reason);
         if permitted.tx.quarantine(target, &judged.by, &reason).await? == Appended::AlreadyThere {
             return Ok(Acted::AlreadySo);
         }
-        permitted.check_judged_by_active()?;
+        self.check_judge(&permitted, None).await?;
         let body = RecordBody::Quarantined {
             target: target.clone(),
             by: judged.by.clone(),
@@ -229,13 +254,14 @@ impl Operator {
     /// # Errors
     /// [`OperatorError::JudgedByOther`], and whatever the store says.
     pub async fn lift(&self, judged: &Judged, target: &QuarantineTarget) -> Result<Acted, OperatorError> {
-        let Some(mut permitted) = self.begin(judged, "lift", target.to_string()).await? else {
-            return Ok(Acted::Refused);
+        let mut permitted = match self.begin(judged, "lift", target.to_string()).await? {
+            Begun::Permitted(permitted) => *permitted,
+            Begun::Refused { reason } => return Ok(Acted::Refused { reason }),
         };
         if !permitted.tx.lift(target).await? {
             return Ok(Acted::AlreadySo);
         }
-        permitted.check_judged_by_active()?;
+        self.check_judge(&permitted, None).await?;
         let body = RecordBody::QuarantineLifted {
             target: target.clone(),
             by: judged.by.clone(),
@@ -248,19 +274,22 @@ impl Operator {
     }
 
     /// Begins a permitted act. A refused one is recorded instead.
-    async fn begin<'a>(
-        &self,
-        judged: &'a Judged,
-        action: &str,
-        target: String,
-    ) -> Result<Option<Permitted<'a>>, OperatorError> {
+    async fn begin<'a>(&self, judged: &'a Judged, action: &str, target: String) -> Result<Begun<'a>, OperatorError> {
         let mut tx = self.store.begin_own().await?;
-        let (policies, bundle, reason) = match &judged.judgement {
-            Judgement::Permitted { policies, bundle } => {
+        let quarantined = tx.quarantined(&judged.by).await?;
+        let locked = quarantined.map(|hit| format!("`{}` is in quarantine: {}", hit.target, hit.reason));
+        let (policies, bundle, reason) = match (&judged.judgement, locked) {
+            (Judgement::Permitted { policies, bundle }, None) => {
                 let active = tx.active_bundle().await?;
-                return Ok(Some(Permitted { tx, active, policies, bundle: bundle.as_ref() }));
+                let permitted = Permitted { tx, active, policies, bundle: bundle.as_ref() };
+                return Ok(Begun::Permitted(Box::new(permitted)));
             }
-            Judgement::Refused { policies, bundle, reason } => (policies.clone(), bundle.clone(), bounded(reason)),
+            (Judgement::Permitted { bundle, .. } | Judgement::Refused { bundle, .. }, Some(locked)) => {
+                (Vec::new(), bundle.clone(), bounded(&locked))
+            }
+            (Judgement::Refused { policies, bundle, reason }, None) => {
+                (policies.clone(), bundle.clone(), bounded(reason))
+            }
         };
         let body = RecordBody::OperatorRefused {
             action: action.to_owned(),
@@ -269,10 +298,38 @@ impl Operator {
             proof: judged.proof,
             policies,
             bundle,
-            reason,
+            reason: reason.clone(),
         };
         self.commit(tx, judged, body).await?;
-        Ok(None)
+        Ok(Begun::Refused { reason })
+    }
+
+    /// Whether the active row holds what is to be applied, and does not only bear its digest.
+    async fn holds(&self, bundle: &BundleToApply) -> Result<bool, StoreError> {
+        match self.store.active_bundle().await {
+            Ok(row) => Ok(row.is_some_and(|row| row.files == bundle.files || load_row(&row).is_ok())),
+            Err(error) if error.may_pass() => Err(error),
+            Err(_) => Ok(false),
+        }
+    }
+
+    /// Refuses a permission of a bundle that does not judge. Where none can be used, the one that is `applied` judges, as
+    /// the first one does.
+    async fn check_judge(&self, permitted: &Permitted<'_>, applied: Option<&Digest>) -> Result<(), OperatorError> {
+        let (Some(asked), Some((_, active))) = (permitted.bundle, &permitted.active) else { return Ok(()) };
+        if asked == active {
+            return Ok(());
+        }
+        // The transaction holds the write lock, so no other bundle becomes the active one meanwhile.
+        let judge = match newest_usable(&self.store).await {
+            Ok(usable) => Some(usable.bundle.digest().clone()),
+            Err(OpenPolicyError::Nothing | OpenPolicyError::Unusable { .. }) => applied.cloned(),
+            Err(OpenPolicyError::Store(error)) => return Err(error.into()),
+        };
+        if judge.as_ref() == Some(asked) {
+            return Ok(());
+        }
+        Err(OperatorError::JudgedByOther { asked: asked.clone(), active: active.clone() })
     }
 
     async fn commit(&self, tx: OwnTx, judged: &Judged, body: RecordBody) -> Result<(), OperatorError> {

@@ -1,7 +1,8 @@
 //! The policy bundle in force: the active row of the store, loaded once, the same for all workers.
 //!
 //! Every deciding transaction asks for the row's version. Another version is loaded before it decides; one that cannot
-//! be loaded never replaces a good one, and it is said in the log and by [`ActivePolicy::trouble`].
+//! be loaded never replaces a good one, and it is said in the log and by [`ActivePolicy::trouble`]. Operator acts are
+//! judged by the same rule, from the rows alone: [`newest_usable`].
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -11,6 +12,9 @@ use crate::{
     metrics::Metrics,
     store::{BundleRow, Store, StoreError, Tx},
 };
+
+/// Most bundles that are tried before none is said to be usable.
+const TRIED_MAX: usize = 100;
 
 /// The bundle in force. Cheap to clone.
 #[derive(Clone)]
@@ -74,15 +78,56 @@ pub fn load_row(row: &BundleRow) -> Result<PolicyBundle, String> {
     Err(format!("its digest is {} here and was {} when it was applied", bundle.digest(), row.digest))
 }
 
+/// The bundle that operator acts are judged by: the active one, or the newest before it that this program can use, as a
+/// worker keeps it.
+#[derive(Debug)]
+pub struct Usable {
+    /// Its version.
+    pub version: u64,
+    /// The bundle.
+    pub bundle: PolicyBundle,
+    /// What is wrong with the active one, if that is another.
+    pub trouble: Option<Trouble>,
+}
+
+/// Finds the bundle that operator acts are judged by.
+///
+/// # Errors
+/// [`OpenPolicyError::Unusable`] names the active one where none before it can be used either.
+pub async fn newest_usable(store: &Store) -> Result<Usable, OpenPolicyError> {
+    let active = store.active_bundle_version().await?.ok_or(OpenPolicyError::Nothing)?;
+    let mut wrong = None;
+    for version in (1..=active).rev().take(TRIED_MAX) {
+        match read(store, version).await? {
+            Ok(bundle) => {
+                let trouble = wrong.map(|reason| Trouble { active, kept: version, reason });
+                return Ok(Usable { version, bundle, trouble });
+            }
+            Err(reason) => wrong = wrong.or(Some(reason)),
+        }
+    }
+    Err(OpenPolicyError::Unusable { version: active, reason: wrong.unwrap_or_default() })
+}
+
+/// The bundle of a version, or in a sentence why it cannot be used. A row that cannot be read is no failure of the store.
+async fn read(store: &Store, version: u64) -> Result<Result<PolicyBundle, String>, StoreError> {
+    match store.bundle_version(version).await {
+        Ok(Some(row)) => Ok(load_row(&row)),
+        Ok(None) => Ok(Err("there is no such bundle".to_owned())),
+        Err(error) if error.may_pass() => Err(error),
+        Err(error) => Ok(Err(error.to_string())),
+    }
+}
+
 impl ActivePolicy {
     /// Loads the active bundle.
     ///
     /// # Errors
     /// [`OpenPolicyError`]: a worker does not start without a bundle.
     pub async fn open(store: &Store) -> Result<Self, OpenPolicyError> {
-        let row = store.active_bundle().await?.ok_or(OpenPolicyError::Nothing)?;
-        let bundle = load_row(&row).map_err(|reason| OpenPolicyError::Unusable { version: row.version, reason })?;
-        let kept = Kept { version: row.version, bundle: Arc::new(bundle), trouble: None };
+        let version = store.active_bundle_version().await?.ok_or(OpenPolicyError::Nothing)?;
+        let bundle = read(store, version).await?.map_err(|reason| OpenPolicyError::Unusable { version, reason })?;
+        let kept = Kept { version, bundle: Arc::new(bundle), trouble: None };
         Ok(Self { store: store.clone(), kept: Arc::new(Mutex::new(kept)), metrics: Metrics::default() })
     }
 
@@ -102,9 +147,9 @@ impl ActivePolicy {
         if let Some(known) = self.known(active) {
             return Ok(known);
         }
-        // The transaction holds the write lock, so the row is the one of that version.
-        if let Some(row) = self.store.active_bundle().await? {
-            self.take(&row);
+        // The transaction holds the write lock, so that version stays the active one.
+        if let Some(version) = active {
+            self.take(version, read(&self.store, version).await?);
         }
         Ok(Arc::clone(&self.kept().bundle))
     }
@@ -135,24 +180,24 @@ impl ActivePolicy {
         known.then(|| Arc::clone(&kept.bundle))
     }
 
-    fn take(&self, row: &BundleRow) {
-        match load_row(row) {
+    fn take(&self, version: u64, read: Result<PolicyBundle, String>) {
+        match read {
             Ok(bundle) => {
-                tracing::info!(version = row.version, digest = %row.digest, "another policy bundle is in force");
-                self.metrics.policy_bundle_in_use(row.version);
-                *self.kept() = Kept { version: row.version, bundle: Arc::new(bundle), trouble: None };
+                tracing::info!(version, digest = %bundle.digest(), "another policy bundle is in force");
+                self.metrics.policy_bundle_in_use(version);
+                *self.kept() = Kept { version, bundle: Arc::new(bundle), trouble: None };
             }
             Err(reason) => {
                 self.metrics.policy_load_failed();
                 self.metrics.policy_bundle_stale();
                 let mut kept = self.kept();
                 tracing::error!(
-                    active = row.version,
+                    active = version,
                     kept = kept.version,
                     reason,
                     "the active policy bundle cannot be used; the last good one stays in force"
                 );
-                kept.trouble = Some(Trouble { active: row.version, kept: kept.version, reason });
+                kept.trouble = Some(Trouble { active: version, kept: kept.version, reason });
             }
         }
     }

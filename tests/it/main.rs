@@ -32,10 +32,12 @@ mod intrusion;
 mod kill;
 mod mcp;
 mod metrics;
+mod operating;
 mod outages;
 #[cfg(test)]
 mod path;
 mod replay;
+mod revocation;
 mod store_chain;
 mod tidy;
 mod web_ui;

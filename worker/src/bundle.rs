@@ -11,6 +11,10 @@ use mandate_domain::{PersonId, Proof, policy::PolicyBundle};
 
 use crate::config::{Config, Profile};
 
+pub mod difference;
+
+pub use difference::Difference;
+
 /// Who applies in the development profile.
 const DEVELOPMENT: &str = "development profile";
 

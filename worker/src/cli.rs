@@ -7,8 +7,10 @@ use mandate_domain::{AgentName, PersonId, RequestId, Resolution, ToolCallId};
 
 use crate::{output::OutputFormat, telemetry::LogFormat};
 
+mod operate;
 mod policy;
 
+pub use operate::{Apply, Change, Quarantine, QuarantineAdd, QuarantineLift, Rollback};
 pub use policy::{Backtest, ExplainPolicy, Policy, TestPolicy};
 
 const EXAMPLES: &str = "\
@@ -22,6 +24,8 @@ Examples:
   mandate approvals                               what waits for people
   mandate approve refund-o1 --by bo@acme.example
   mandate explain refund-o1 --folder examples/refunds
+  mandate apply --by kim@acme.example             make the folder's policies the active ones
+  mandate quarantine add tool:payments.refund --by bo@acme.example --reason 'pays twice'
 
 Exit codes: 0 done or allowed, 1 failure, 2 wrong usage, 3 denied or rejected, 4 invalid configuration or policy.
 Data goes to stdout, everything else to stderr.";
@@ -109,6 +113,30 @@ One line for each check: ok, warn or fail, and what to do. Run it as the worker'
 It starts the tool servers and ends them; it calls no tool, asks no model and makes no store.
 Exit code 1: a check failed, 4: the operating folder cannot be used.")]
     Doctor(Listing),
+    /// Make the folder's policies the active ones, for all workers at once
+    Apply(Apply),
+    /// Make older policies the active ones again
+    Rollback(Rollback),
+    /// List the policy bundles that were applied
+    #[command(after_help = "\
+Examples:
+  mandate bundles --folder examples/refunds
+  mandate bundles --folder examples/refunds --output json    for programs
+
+The newest first; the first is the active one. `mandate rollback` takes the digest, or its beginning.")]
+    Bundles(Listing),
+    /// Lock up an agent, a tool, a tool server, a model or a person, whatever policy says
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  mandate quarantine add tool:payments.refund --by bo@acme.example --reason 'pays twice'
+  mandate quarantine list
+  mandate quarantine lift tool:payments.refund --by kim@acme.example
+
+It is effective with the next step of every run, also of calls that wait for approval."
+    )]
+    Quarantine(Quarantine),
     /// The audit log
     #[command(subcommand)]
     Audit(Audit),
@@ -360,6 +388,10 @@ mod tests {
             ("mandate resolve w t1.0 perhaps --by bo", "did-not-happen"),
             ("mandate resolve w 1 skip --by bo", "t3.1"),
             ("mandate status w --output xml", "json"),
+            ("mandate rollback 3f9c2a7 --by kim", "8 to 64"),
+            ("mandate quarantine add payments.refund --by bo --reason x", "`tool:`"),
+            ("mandate quarantine add tool:payments.refund --by bo", "--reason"),
+            ("mandate apply", "--by"),
             ("mandate worker --metrics-address 9464", "--metrics-address"),
         ];
         for (line, expected) in wrong {

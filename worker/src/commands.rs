@@ -7,18 +7,22 @@ use mandate_activities::store::{AddressKeySource, Store, StoreSettings};
 
 use crate::{
     cli::{Audit, Cli, Command, Global},
-    config::{AddressKeys, Config},
+    config::{self, AddressKeys, Config},
     output::Exit,
 };
 
+pub mod apply;
 pub mod approvals;
+mod change;
 pub mod check;
 pub mod decide;
 pub mod demo;
 pub mod doctor;
 pub mod explain;
 pub mod policy;
+pub mod quarantine;
 pub mod resolve;
+pub mod rollback;
 pub mod run;
 pub mod status;
 pub mod verify;
@@ -43,6 +47,10 @@ pub async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Check(options) => check::check(&global, &options),
         Command::Policy(command) => policy::policy(&global, command).await,
         Command::Doctor(options) => doctor::doctor(&global, &options).await,
+        Command::Apply(options) => apply::apply(&global, options).await,
+        Command::Rollback(options) => rollback::rollback(&global, options).await,
+        Command::Bundles(options) => rollback::bundles(&global, &options).await,
+        Command::Quarantine(options) => quarantine::quarantine(&global, options).await,
         Command::Audit(Audit::Verify(options)) => verify::verify(&global, &options).await,
     }
 }
@@ -62,11 +70,23 @@ async fn open_store(config: &Config) -> anyhow::Result<Store> {
 }
 
 async fn store_settings(config: &Config) -> anyhow::Result<StoreSettings> {
-    let address_keys = match &config.store.address_keys {
+    settings_of(&config.store).await
+}
+
+async fn settings_of(store: &config::StoreSettings) -> anyhow::Result<StoreSettings> {
+    let address_keys = match &store.address_keys {
         AddressKeys::Folder(folder) => AddressKeySource::Folder(folder.clone()),
         AddressKeys::One(secret) => AddressKeySource::Fixed(address_key(secret).await?),
     };
-    Ok(StoreSettings { path: config.store.path.clone(), address_keys })
+    Ok(StoreSettings { path: store.path.clone(), address_keys })
+}
+
+/// The store for operators, who may have to act while something else in the folder is wrong.
+async fn open_operators_store(global: &Global) -> anyhow::Result<Store> {
+    let settings = settings_of(&config::StoreSettings::load(&global.folder)?).await?;
+    let path = settings.path.display();
+    anyhow::ensure!(settings.path.exists(), "there is no store at `{path}`: nothing was applied in this folder yet");
+    Ok(Store::open(settings).await?)
 }
 
 /// A store that commands only read: one that is not there is an error, not a new store.

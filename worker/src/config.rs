@@ -90,6 +90,20 @@ impl Config {
     }
 }
 
+impl StoreSettings {
+    /// Reads where the store is and nothing else: what has to be stopped does not wait until the folder is in order.
+    ///
+    /// # Errors
+    /// [`ConfigErrors`] when `mandate.toml` is missing, no TOML, or wrong in its part about the store.
+    pub fn load(folder: &Path) -> Result<Self, ConfigErrors> {
+        let problems = Problems::default();
+        match start(&problems, folder).and_then(|folder| root::read_store_alone(&problems, &folder)) {
+            Some(store) if problems.is_empty() => Ok(store),
+            Some(_) | None => Err(problems.into_errors(folder)),
+        }
+    }
+}
+
 fn read(problems: &Problems, folder: &Path, programs: &Path) -> Option<Config> {
     let folder = start(problems, folder)?;
     let root = root::read(problems, Folders { operating: &folder, programs })?;

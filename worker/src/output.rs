@@ -7,6 +7,7 @@ use std::{
 };
 
 use clap::ValueEnum;
+use mandate_activities::policy::OpenPolicyError;
 use serde::Serialize;
 
 use crate::config::ConfigErrors;
@@ -86,7 +87,11 @@ pub fn report(error: anyhow::Error) -> Exit {
 }
 
 fn exit_of(error: &anyhow::Error) -> Exit {
-    if error.is::<ConfigErrors>() {
+    let no_policy = match error.downcast_ref() {
+        Some(OpenPolicyError::Nothing | OpenPolicyError::Unusable { .. }) => true,
+        Some(OpenPolicyError::Store(_)) | None => false,
+    };
+    if error.is::<ConfigErrors>() || no_policy {
         Exit::Invalid
     } else if error.is::<UsageError>() {
         Exit::Usage
@@ -181,6 +186,7 @@ mod tests {
         assert_eq!(codes, [0, 1, 2, 3, 4]);
         assert_eq!(exit_of(&UsageError("x".into()).into()), Exit::Usage);
         assert_eq!(exit_of(&anyhow::Error::from(Refused("x".into())).context("y")), Exit::Denied);
+        assert_eq!(exit_of(&OpenPolicyError::Nothing.into()), Exit::Invalid);
         assert_eq!(exit_of(&anyhow::anyhow!("x")), Exit::Failure);
     }
 

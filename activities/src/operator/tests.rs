@@ -4,6 +4,7 @@ use mandate_domain::{
     AuditRecord,
     audit::verify::{Finding, verify_own},
     canonical,
+    policy::{PolicyBundle, PolicyScope, PolicySource, Registry},
 };
 use serde_json::json;
 use sqlx::{Connection as _, SqliteConnection, sqlite::SqliteConnectOptions};
@@ -18,6 +19,12 @@ async fn open(home: &TempDir) -> Store {
         address_keys: AddressKeySource::Folder(home.path().join("keys")),
     };
     Store::open(settings).await.unwrap()
+}
+
+/// The database file itself.
+async fn raw(home: &TempDir) -> SqliteConnection {
+    let file = SqliteConnectOptions::new().filename(home.path().join("mandate.db"));
+    SqliteConnection::connect_with(&file).await.unwrap()
 }
 
 fn operator(store: &Store) -> Operator {
@@ -181,11 +188,14 @@ async fn a_refused_act_is_recorded_each_time_and_changes_nothing() {
     let store = open(&home).await;
     let operator = operator(&store);
     let rollback = BundleToApply { rollback: true, ..bundle("one", None) };
-    assert_eq!(operator.apply(&refused(), &bundle("one", None)).await.unwrap(), Applied::Refused);
-    assert_eq!(operator.apply(&refused(), &rollback).await.unwrap(), Applied::Refused);
-    assert_eq!(operator.quarantine(&refused(), &target(), "leak").await.unwrap(), Acted::Refused);
+    for bundle in [bundle("one", None), rollback] {
+        let applied = operator.apply(&refused(), &bundle).await.unwrap();
+        assert!(matches!(applied, Applied::Refused { reason } if reason.starts_with("no policy permits it")));
+    }
+    let quarantined = operator.quarantine(&refused(), &target(), "leak").await.unwrap();
+    assert!(matches!(quarantined, Acted::Refused { .. }));
     for _ in 0..2 {
-        assert_eq!(operator.lift(&refused(), &target()).await.unwrap(), Acted::Refused);
+        assert!(matches!(operator.lift(&refused(), &target()).await.unwrap(), Acted::Refused { .. }));
     }
     let told = |record: AuditRecord| {
         let RecordBody::OperatorRefused { action, target, reason, .. } = record.body else { panic!("another record") };
@@ -196,6 +206,84 @@ async fn a_refused_act_is_recorded_each_time_and_changes_nothing() {
     let expected = [("apply", &bundle), ("rollback", &bundle), ("quarantine", &tool), ("lift", &tool), ("lift", &tool)];
     assert_eq!(told, expected.map(|(action, target)| (action.to_owned(), target.clone(), 500)));
     assert_eq!((store.bundles().await.unwrap(), store.quarantine_list().await.unwrap()), (vec![], vec![]));
+}
+
+#[tokio::test]
+async fn whoever_is_in_quarantine_acts_on_nothing() {
+    let home = tempfile::tempdir().unwrap();
+    let store = open(&home).await;
+    let operator = operator(&store);
+    let olga = "person:olga@acme.example".parse().unwrap();
+    operator.quarantine(&permitted(None), &olga, "left").await.unwrap();
+    let why = "`person:olga@acme.example` is in quarantine: left".to_owned();
+    let refused = Acted::Refused { reason: why.clone() };
+    assert_eq!(operator.lift(&permitted(None), &olga).await.unwrap(), refused, "not even their own quarantine");
+    assert_eq!(operator.quarantine(&permitted(None), &target(), "leak").await.unwrap(), refused);
+    let applied = operator.apply(&permitted(Some("one")), &bundle("one", None)).await.unwrap();
+    assert_eq!(applied, Applied::Refused { reason: why.clone() });
+    let RecordBody::OperatorRefused { action, policies, bundle, reason, .. } = last(&store).await else {
+        panic!("another record")
+    };
+    assert_eq!((action.as_str(), policies, bundle, reason), ("apply", vec![], Some(digest("one")), why));
+    assert_eq!((store.bundles().await.unwrap(), store.quarantine_list().await.unwrap().len()), (vec![], 1));
+}
+
+/// A bundle that loads, whose one policy has this id.
+fn real(id: &str) -> BundleToApply {
+    let text = format!("@id(\"{id}\") permit (principal, action in Mandate::Action::\"operate\", resource);");
+    let source = PolicySource { path: "a.cedar".into(), text, scope: PolicyScope::Everybody };
+    let loaded = PolicyBundle::load(&[source], &Registry::default()).unwrap();
+    let (files, digest) = (serde_json::to_value(loaded.files()).unwrap(), loaded.digest().clone());
+    BundleToApply { files, digest, note: None, rollback: false, expected_version: None }
+}
+
+fn permitted_by(bundle: &BundleToApply) -> Judged {
+    judged(Judgement::Permitted { policies: vec![], bundle: Some(bundle.digest.clone()) })
+}
+
+#[tokio::test]
+async fn where_the_active_bundle_cannot_be_used_the_newest_before_it_judges() {
+    let home = tempfile::tempdir().unwrap();
+    let store = open(&home).await;
+    let operator = operator(&store);
+    let (one, two) = (real("one"), real("two"));
+    operator.apply(&permitted(None), &one).await.unwrap();
+    operator.apply(&permitted_by(&one), &two).await.unwrap();
+    let mut db = raw(&home).await;
+    // One is written in another form, one is no JSON, one bears the digest of what is to be applied.
+    for (version, digest, files) in [(3, "a", "{}"), (4, "b", "{"), (5, one.digest.as_str(), "[]")] {
+        let digest = if digest.len() == 1 { digest.repeat(64) } else { digest.to_owned() };
+        let row = sqlx::query("INSERT INTO bundles VALUES ($1, $2, 1, 'nobody', NULL, 'plain', $3)");
+        row.bind(version).bind(digest).bind(files).execute(&mut db).await.unwrap();
+    }
+    let usable = newest_usable(&store).await.unwrap();
+    let trouble = usable.trouble.unwrap();
+    assert_eq!((usable.version, usable.bundle.digest()), (2, &two.digest));
+    assert_eq!((trouble.active, trouble.kept), (5, 2));
+    assert!(trouble.reason.starts_with("it is written in another form"), "{}", trouble.reason);
+
+    let stale = operator.quarantine(&permitted_by(&real("three")), &target(), "leak").await;
+    assert!(matches!(stale, Err(OperatorError::JudgedByOther { .. })), "{stale:?}");
+    assert_eq!(operator.quarantine(&permitted_by(&two), &target(), "leak").await.unwrap(), Acted::Done);
+    let applied = operator.apply(&permitted_by(&two), &one).await.unwrap();
+    assert_eq!(applied, Applied::Applied { version: 6 }, "a row that only bears the digest is replaced");
+    assert_eq!(newest_usable(&store).await.unwrap().trouble, None);
+}
+
+#[tokio::test]
+async fn where_no_bundle_can_be_used_one_that_permits_itself_is_applied_and_nothing_else_done() {
+    let home = tempfile::tempdir().unwrap();
+    let store = open(&home).await;
+    let operator = operator(&store);
+    assert!(matches!(newest_usable(&store).await, Err(OpenPolicyError::Nothing)));
+    operator.apply(&permitted(None), &bundle("broken", None)).await.unwrap();
+    assert!(matches!(newest_usable(&store).await, Err(OpenPolicyError::Unusable { version: 1, .. })));
+    let one = real("one");
+    let locked = operator.quarantine(&permitted_by(&one), &target(), "leak").await;
+    assert!(matches!(locked, Err(OperatorError::JudgedByOther { .. })), "{locked:?}");
+    let other = operator.apply(&permitted_by(&real("two")), &one).await;
+    assert!(matches!(other, Err(OperatorError::JudgedByOther { .. })), "{other:?}");
+    assert_eq!(operator.apply(&permitted_by(&one), &one).await.unwrap(), Applied::Applied { version: 2 });
 }
 
 #[tokio::test]
@@ -219,8 +307,7 @@ async fn intrusions_and_acts_stand_in_one_chain_and_a_changed_record_is_found() 
     operator.quarantine(&permitted(Some("one")), &target(), "leak").await.unwrap();
     assert_eq!(records(&store).await.len(), 3);
     store.close().await;
-    let file = SqliteConnectOptions::new().filename(home.path().join("mandate.db"));
-    let mut db = SqliteConnection::connect_with(&file).await.unwrap();
+    let mut db = raw(&home).await;
     let statements = [
         "UPDATE records SET canonical = replace(canonical, 'leak', 'none') WHERE sequence = 3",
         "UPDATE records SET canonical = replace(canonical, 'none', 'leak') WHERE sequence = 3",

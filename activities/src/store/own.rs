@@ -4,7 +4,7 @@
 //! the other.
 
 use mandate_domain::{
-    ChainHead, Digest, Origin, PersonId, Proof, QuarantineTarget, RecordBody, RunChain, Who, canonical,
+    ChainHead, Digest, Origin, PersonId, Proof, QuarantineTarget, Quarantined, RecordBody, RunChain, Who, canonical,
 };
 use serde_json::Value;
 
@@ -91,6 +91,11 @@ impl OwnTx {
             Ok((number("version of a bundle", version)?, parse("digest of a bundle", &digest)?))
         })
         .transpose()
+    }
+
+    /// The quarantine of a person, if there is one.
+    pub(crate) async fn quarantined(&mut self, person: &PersonId) -> Result<Option<Quarantined>, StoreError> {
+        self.tx.quarantined(&[QuarantineTarget::Person(person.clone())]).await
     }
 
     /// Makes a bundle the active one and answers its version.

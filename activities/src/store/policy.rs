@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::{
     Store, StoreError, Tx,
-    rows::{from_json, number, parse, plain, to_json},
+    rows::{column, from_json, number, parse, plain, to_json},
 };
 
 /// Most bundles and most quarantined things that a list answers.
@@ -75,6 +75,20 @@ impl Store {
     pub async fn active_bundle_version(&self) -> Result<Option<u64>, StoreError> {
         let mut reader = self.inner.readers.acquire().await?;
         active_version(&mut reader).await
+    }
+
+    /// The bundle of this version, active or not.
+    ///
+    /// # Errors
+    /// [`StoreError`] of the database or of a row that cannot be read.
+    pub async fn bundle_version(&self, version: u64) -> Result<Option<BundleRow>, StoreError> {
+        let row: Option<BundleColumns> = sqlx::query_as(
+            "SELECT version, digest, applied_micros, applied_by, note, encoding, files FROM bundles WHERE version = $1",
+        )
+        .bind(column(version))
+        .fetch_optional(&self.inner.readers)
+        .await?;
+        row.map(bundle).transpose()
     }
 
     /// The bundle of this digest, active or not; the newest, where it was applied more than once.

@@ -160,6 +160,13 @@ impl PolicyBundle {
     pub fn policies(&self) -> impl Iterator<Item = (&PolicyId, Option<&str>)> {
         self.rules.values().map(|rule| (&rule.id, rule.reason.as_deref()))
     }
+
+    /// The text of each policy as it was written, by id.
+    #[must_use]
+    pub fn policy_texts(&self) -> BTreeMap<&PolicyId, String> {
+        let text = |key: &String| self.policies.policy(&cedar_policy::PolicyId::new(key))?.to_cedar();
+        self.rules.iter().map(|(key, rule)| (&rule.id, text(key).unwrap_or_default())).collect()
+    }
 }
 
 impl EntityTypes {

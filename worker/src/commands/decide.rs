@@ -80,7 +80,9 @@ fn choose<'a>(pending: &'a [PendingRequest], wanted: Option<&RequestId>) -> anyh
 /// [`UsageError`] where there is none.
 pub(super) fn confirm(question: &str) -> anyhow::Result<bool> {
     if !io::stdin().is_terminal() {
-        return Err(UsageError("there is no terminal to ask on; read the card above and add --yes".to_owned()).into());
+        return Err(
+            UsageError("there is no terminal to ask on; read what is shown above and add --yes".to_owned()).into()
+        );
     }
     eprint!("{question} [y/N] ");
     let mut line = String::new();

@@ -80,7 +80,7 @@ async fn poll_until_asked(worker: &mut Worker) -> anyhow::Result<()> {
 }
 
 /// Process and host, as Temporal's SDKs name a worker.
-fn identity() -> String {
+pub(super) fn identity() -> String {
     let host = nix::unistd::gethostname().unwrap_or_default();
     format!("{}@{}", std::process::id(), host.to_string_lossy())
 }

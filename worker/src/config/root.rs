@@ -73,6 +73,12 @@ pub(super) fn read(problems: &Problems, folders: Folders<'_>) -> Option<Root> {
     Some(root)
 }
 
+/// Reads only where the store is.
+pub(super) fn read_store_alone(problems: &Problems, folder: &Path) -> Option<StoreSettings> {
+    let mut table = read_table(problems, folder, Path::new(ROOT_FILE))?;
+    Some(read_store(table.table("store"), folder))
+}
+
 fn read_profile(table: &mut Table<'_>) -> Profile {
     let Some(text) = table.text("profile") else { return Profile::default() };
     Profile::named(&text.value).unwrap_or_else(|| {

@@ -107,3 +107,12 @@ fn who_sees_data_is_default_deny() {
     assert_eq!(sees(&Viewer::History), "unclassified");
     assert_eq!(sees(&Viewer::Answer), "");
 }
+
+#[test]
+fn a_policy_is_given_back_as_it_was_written() {
+    let bundle = bundle(PEOPLE);
+    let texts = bundle.policy_texts();
+    assert_eq!(texts.len(), bundle.policies().count());
+    let start = texts[&PolicyId::parse("start").unwrap()].as_str();
+    assert!(PEOPLE.trim_start().starts_with(start) && start.ends_with("context.on_behalf_of };"), "{start}");
+}
