@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use mandate_domain::policy::{BundleFiles, PolicyBundle};
 
 use crate::{
+    guards::{Guard, on},
     metrics::Metrics,
     store::{BundleRow, Store, StoreError, Tx},
 };
@@ -68,7 +69,7 @@ pub fn load_row(row: &BundleRow) -> Result<PolicyBundle, String> {
         let all: Vec<_> = errors.iter().map(ToString::to_string).collect();
         all.join("; ")
     })?;
-    if *bundle.digest() == row.digest {
+    if *bundle.digest() == row.digest || !on(Guard::BundleAsApplied) {
         return Ok(bundle);
     }
     Err(format!("its digest is {} here and was {} when it was applied", bundle.digest(), row.digest))
@@ -103,8 +104,12 @@ impl ActivePolicy {
             return Ok(known);
         }
         // The transaction holds the write lock, so the row is the one of that version.
-        if let Some(row) = self.store.active_bundle().await? {
-            self.take(&row);
+        match self.store.active_bundle().await {
+            Ok(Some(row)) => self.take(&row),
+            Ok(None) => {}
+            Err(error) if error.may_pass() => return Err(error),
+            // Of another form than this program reads: as bad as a bundle that does not load.
+            Err(error) => self.reject(active.unwrap_or_default(), error.to_string()),
         }
         Ok(Arc::clone(&self.kept().bundle))
     }
@@ -142,19 +147,21 @@ impl ActivePolicy {
                 self.metrics.policy_bundle_in_use(row.version);
                 *self.kept() = Kept { version: row.version, bundle: Arc::new(bundle), trouble: None };
             }
-            Err(reason) => {
-                self.metrics.policy_load_failed();
-                self.metrics.policy_bundle_stale();
-                let mut kept = self.kept();
-                tracing::error!(
-                    active = row.version,
-                    kept = kept.version,
-                    reason,
-                    "the active policy bundle cannot be used; the last good one stays in force"
-                );
-                kept.trouble = Some(Trouble { active: row.version, kept: kept.version, reason });
-            }
+            Err(reason) => self.reject(row.version, reason),
         }
+    }
+
+    fn reject(&self, active: u64, reason: String) {
+        self.metrics.policy_load_failed();
+        self.metrics.policy_bundle_stale();
+        let mut kept = self.kept();
+        tracing::error!(
+            active,
+            kept = kept.version,
+            reason,
+            "the active policy bundle cannot be used; the last good one stays in force"
+        );
+        kept.trouble = Some(Trouble { active, kept: kept.version, reason });
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
