@@ -75,8 +75,11 @@ guards! {
     ArgumentsFit = "arguments-fit": ["arguments_break_the_schema", "approval_claimed_in_the_arguments"],
     /// What policy denies is not performed.
     PolicyDeny = "policy-deny": [
-        "amount_above_the_ceiling", "policy_tightened_while_waiting", "currency_without_permit", "model_without_permit"
+        "amount_above_the_ceiling", "policy_tightened_while_waiting", "currency_without_permit", "model_without_permit",
+        "policy_applied_while_waiting", "transcript_for_a_provider_that_may_not_see_it", "many_small_refunds_at_once"
     ],
+    /// The bundle in force is what was applied.
+    BundleAsApplied = "bundle-as-applied": ["forged_policy_bundle"],
     /// What policy has people decide waits for them.
     PolicyGate = "policy-gate": ["injected_by_a_tool_result", "approval_claimed_in_words"],
     /// An approval counts for its own call and its own arguments.
@@ -94,11 +97,16 @@ guards! {
     /// Policy lets this person decide.
     Decider = "decider": ["decision_that_policy_does_not_permit"],
     /// What is in quarantine is not touched.
-    Quarantine = "quarantine": ["tool_in_quarantine_while_waiting", "agent_in_quarantine_while_waiting"],
+    Quarantine = "quarantine": [
+        "tool_in_quarantine_while_waiting", "agent_in_quarantine_while_waiting", "server_in_quarantine_while_waiting",
+        "requester_in_quarantine_while_waiting", "approval_by_a_person_in_quarantine", "check_tool_in_quarantine"
+    ],
     /// Policy lets this person start the run.
     Starter = "starter": ["start_that_policy_does_not_permit"],
     /// What is not revealed is masked.
     Reveal = "reveal": ["masked_field_for_the_model", "masked_field_through_read_result"],
+    /// An agent that is to submit its answers gives none beside that.
+    Submission = "submission": ["answer_beside_its_gate"],
     /// Only whom policy lets, and who did not ask for the effect, says what became of it.
     Resolver = "resolver": ["resolution_by_an_outsider", "resolution_by_the_requester"],
     /// Only a call whose outcome is unknown is resolved by a person.

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use mandate_domain::policy::{BundleFiles, PolicyBundle};
 
 use crate::{
+    guards::{Guard, on},
     metrics::Metrics,
     store::{BundleRow, Store, StoreError, Tx},
 };
@@ -72,7 +73,7 @@ pub fn load_row(row: &BundleRow) -> Result<PolicyBundle, String> {
         let all: Vec<_> = errors.iter().map(ToString::to_string).collect();
         all.join("; ")
     })?;
-    if *bundle.digest() == row.digest {
+    if *bundle.digest() == row.digest || !on(Guard::BundleAsApplied) {
         return Ok(bundle);
     }
     Err(format!("its digest is {} here and was {} when it was applied", bundle.digest(), row.digest))

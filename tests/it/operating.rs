@@ -20,11 +20,11 @@ async fn production(name: &str) -> Scenario {
 async fn refused(scenario: &Scenario, said: &Said, expected: (&str, &str), words: &str) {
     assert!(said.code == 3 && said.stderr.contains(words), "`{words}`: {said:?}");
     let bodies = scenario.records().await.into_iter().map(|record| record.body);
-    let last = bodies.filter_map(|body| match body {
+    let mut last = bodies.filter_map(|body| match body {
         RecordBody::OperatorRefused { action, by, reason, .. } => Some((action, by.to_string(), reason)),
         _ => None,
     });
-    let (action, by, reason) = last.last().unwrap();
+    let (action, by, reason) = last.next_back().unwrap();
     assert_eq!((action.as_str(), by.as_str()), expected);
     assert!(reason.contains(words), "{reason}");
 }

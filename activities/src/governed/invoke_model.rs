@@ -58,9 +58,8 @@ fn submits_answer(tool: &ToolDefinition) -> bool {
 /// An agent that is to submit its answers cannot give one beside the gate: a reply without calls is taken as a call of
 /// that tool, without a confidence.
 fn through_submission(run: &Admitted, reply: ModelReply) -> ModelReply {
-    let Some(tool) = run.row.tools.iter().find(|tool| submits_answer(tool)).filter(|_| reply.calls.is_empty()) else {
-        return reply;
-    };
+    let submits = |tool: &&ToolDefinition| submits_answer(tool) && reply.calls.is_empty() && on(Guard::Submission);
+    let Some(tool) = run.row.tools.iter().find(submits) else { return reply };
     let answer = serde_json::Value::String(reply.text.clone().unwrap_or_default());
     let arguments = serde_json::Map::from_iter([("answer".to_owned(), answer)]);
     let call = ProposedCall { tool: tool.name.to_string(), arguments: Arguments::Object(arguments), provider_id: None };
