@@ -245,11 +245,13 @@ fn text(report: &Report) -> String {
 
 fn summary(report: &Report) -> Vec<String> {
     let (changes, gone) = (report.changes.len(), report.not_replayable.len());
-    let all = report.same + changes + gone;
-    let mut lines = vec![format!(
-        "{} run(s), {all} decision(s): {changes} would end differently, {} would not, {gone} not replayable",
-        report.runs, report.same
-    )];
+    let counted = |count: usize, noun: &str| format!("{count} {noun}{}", if count == 1 { "" } else { "s" });
+    let asked = format!("{}, {}", counted(report.runs, "run"), counted(report.same + changes + gone, "decision"));
+    let mut lines = vec![if changes + gone == 0 {
+        format!("{asked}: nothing would end differently")
+    } else {
+        format!("{asked}: {changes} would end differently, {} would not, {gone} not replayable", report.same)
+    }];
     for (policy, count) in &report.by_policy {
         let policy = if policy.is_empty() { "no policy" } else { policy };
         lines.push(format!("  by {policy}: {count}"));
