@@ -189,6 +189,23 @@ fn each_policy_and_each_case_on_the_page_about_policies_can_be_used() {
 }
 
 #[test]
+fn the_guardrails_are_checked_tested_and_explained() {
+    mandate_tests::run(async {
+        let page = read("examples/guardrails/README.md");
+        assert_eq!(unrun(&page), Vec::<String>::new());
+        let desk = Desk::new("guardrails").await;
+        symlink(workspace_folder().join("examples"), desk.path().join("examples")).unwrap();
+        let said = desk.types(&blocks_after(&page, MARK).concat()).await.ok();
+        for part in ["acme/office/assistant", " cases passed", "contact.stays"] {
+            assert!(said.contains(part), "`{part}` is missing:\n{said}");
+        }
+        for word in page.split('`').filter(|word| word.starts_with("policies/")) {
+            assert!(workspace_folder().join("examples/guardrails").join(word).exists(), "there is no {word}");
+        }
+    });
+}
+
+#[test]
 fn a_command_on_a_page_that_nobody_runs_is_found() {
     let ran = format!("Type `mandate check`:\n\n{MARK}mandate check --folder x\n```\n");
     assert_eq!(unrun(&ran), Vec::<String>::new());

@@ -197,7 +197,13 @@ fn past_runs_tell_what_a_changed_bundle_would_end_differently_and_by_which_rule(
         assert_eq!(report["by_policy"], by, "{report}");
         let said = scenario.mandate(&["policy", "backtest", "--since", "30d", "--deny-changes"]).await;
         assert_eq!(said.code, 1, "{said:?}");
-        for part in ["3 would end differently", "by refund.run_cap: 1", "by refund.large: 1", "by no policy: 1"] {
+        for part in [
+            "3 would end differently",
+            "by refund.run_cap: 1",
+            "by refund.large: 1",
+            "by no policy: 1",
+            "deny: no policy permits this",
+        ] {
             assert!(said.stdout.contains(part), "`{part}` is missing: {said:?}");
         }
 

@@ -263,7 +263,12 @@ fn summary(report: &Report) -> Vec<String> {
 }
 
 fn answer(answer: &Answer) -> String {
-    let policies: Vec<_> = answer.policies.iter().map(PolicyId::as_str).collect();
-    let by = if policies.is_empty() { "no policy".to_owned() } else { policies.join(", ") };
-    format!("{} by {by}", answer.outcome.as_str())
+    let (outcome, policies) = (answer.outcome.as_str(), &answer.policies);
+    let ids: Vec<_> = policies.iter().map(PolicyId::as_str).collect();
+    match (ids.is_empty(), answer.reason.as_str()) {
+        (false, _) => format!("{outcome} by {}", ids.join(", ")),
+        (true, "") => outcome.to_owned(),
+        // No name tells more than the reason.
+        (true, reason) => format!("{outcome}: {reason}"),
+    }
 }
