@@ -21,6 +21,7 @@ mod error;
 mod gate;
 mod lint;
 mod question;
+mod reads;
 mod registry;
 mod schema;
 pub(crate) mod shape;

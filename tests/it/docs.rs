@@ -16,11 +16,33 @@ const MARK: &str = "<!-- test -->\n```sh\n";
 /// How long the demo and the quickstart may take.
 const LONG: Duration = Duration::from_mins(2);
 
+fn read(document: &str) -> String {
+    fs::read_to_string(workspace_folder().join(document)).unwrap()
+}
+
+/// The blocks of a text that begin in a certain way, in order.
+fn blocks_after(text: &str, begin: &str) -> Vec<String> {
+    text.split(begin).skip(1).map(|part| part.split("```").next().unwrap().to_owned()).collect()
+}
+
 /// The marked blocks of a document, in order.
 fn blocks(document: &str) -> Vec<String> {
-    let text = fs::read_to_string(workspace_folder().join(document)).unwrap();
-    let parts = text.split(MARK).skip(1);
-    parts.map(|part| part.split("```").next().unwrap().to_owned()).collect()
+    blocks_after(&read(document), MARK)
+}
+
+/// Commands that a text tells to type and that no marked block runs: blocks without a mark, and commands between
+/// backticks that are not the beginning of one in a block.
+fn unrun(text: &str) -> Vec<String> {
+    let marked = blocks_after(text, MARK).concat();
+    let (blocks, prose): (Vec<_>, Vec<_>) = text.split("\n```").enumerate().partition(|(index, _)| index % 2 == 1);
+    let shell = blocks.into_iter().filter_map(|(_, block)| block.strip_prefix("sh\n"));
+    let mut unrun: Vec<String> = shell.filter(|block| !marked.contains(block)).map(str::to_owned).collect();
+    for (_, prose) in prose {
+        let spans = prose.split('`').skip(1).step_by(2).map(|span| span.replace('\n', " "));
+        let commands = spans.filter(|span| span.starts_with("mandate "));
+        unrun.extend(commands.filter(|command| !marked.lines().any(|line| line.contains(command.as_str()))));
+    }
+    unrun
 }
 
 /// An empty folder, and the programs that a person has on `PATH`.
@@ -111,6 +133,85 @@ fn the_readme_releases_a_refund_by_hand() {
         assert_eq!(example.payments().await.len(), 1);
         worker.stop().await;
     });
+}
+
+#[test]
+fn the_page_about_policies_runs_from_top_to_bottom() {
+    mandate_tests::run(async {
+        let page = read("docs/policies.md");
+        assert_eq!(unrun(&page), Vec::<String>::new(), "commands that nobody runs: mark their blocks");
+        let desk = Desk::new("policies-page").await;
+        let example = Scenario::new("policies-page-example").await;
+        let guardrails = workspace_folder().join("examples/guardrails");
+        let (example, guardrails) = (example.path(""), guardrails.display());
+        let examples =
+            format!("mkdir examples; cp -r {} examples/refunds; ln -s {guardrails} examples", example.display());
+        desk.types(&examples).await.ok();
+        let blocks = blocks("docs/policies.md");
+        let script = format!("trap 'kill ${{!-}} 2>/dev/null || true' EXIT\n{}", blocks.concat());
+        let mut shell = desk.starts(&script, desk.path().with_extension("log")).await;
+        let ended = mandate_tests::until_within(LONG, async || shell.ended()).await;
+        let said = shell.log();
+        assert_eq!(ended, Some(0), "{said}");
+        for part in ["active now: version 2", "active now: version 3", ": nothing would end differently", "pays twice"]
+        {
+            assert!(said.contains(part), "`{part}` is missing:\n{said}");
+        }
+        assert_eq!(said.matches("exit code 1\n").count(), 2, "{said}");
+        // What the page shows is what is printed, up to where it leaves something out.
+        for block in blocks_after(&page, "```text\n") {
+            for line in block.lines().map(|line| line.split('…').next().unwrap()) {
+                assert!(said.contains(line), "`{line}` is not what was printed:\n{said}");
+            }
+        }
+        assert_eq!(processes_of(desk.path()), Vec::<String>::new());
+    });
+}
+
+#[test]
+fn each_policy_and_each_case_on_the_page_about_policies_can_be_used() {
+    mandate_tests::run(async {
+        let page = read("docs/policies.md");
+        let example = Scenario::new("policies-page-texts").await;
+        let cases = blocks_after(&page, "```toml\n");
+        assert!(!cases.is_empty());
+        example.write("policies/tests/refunds.toml", &cases.concat());
+        example.mandate(&["policy", "test"]).await.ok();
+        fs::remove_dir_all(example.path("policies")).unwrap();
+        let policies = blocks_after(&page, "```cedar\n");
+        assert!(policies.len() > 5, "{policies:#?}");
+        for policy in policies {
+            example.write("policies/page.cedar", &policy);
+            let said = example.mandate(&["check"]).await;
+            assert_eq!(said.code, 0, "{policy}\n{said:?}");
+        }
+    });
+}
+
+#[test]
+fn the_guardrails_are_checked_tested_and_explained() {
+    mandate_tests::run(async {
+        let page = read("examples/guardrails/README.md");
+        assert_eq!(unrun(&page), Vec::<String>::new());
+        let desk = Desk::new("guardrails").await;
+        symlink(workspace_folder().join("examples"), desk.path().join("examples")).unwrap();
+        let said = desk.types(&blocks_after(&page, MARK).concat()).await.ok();
+        for part in ["acme/office/assistant", " cases passed", "contact.stays"] {
+            assert!(said.contains(part), "`{part}` is missing:\n{said}");
+        }
+        for word in page.split('`').filter(|word| word.starts_with("policies/")) {
+            assert!(workspace_folder().join("examples/guardrails").join(word).exists(), "there is no {word}");
+        }
+    });
+}
+
+#[test]
+fn a_command_on_a_page_that_nobody_runs_is_found() {
+    let ran = format!("Type `mandate check`:\n\n{MARK}mandate check --folder x\n```\n");
+    assert_eq!(unrun(&ran), Vec::<String>::new());
+    assert_eq!(unrun(&ran.replace("<!-- test -->\n", "")), ["mandate check --folder x", "mandate check"]);
+    assert_eq!(unrun(&format!("{ran}\nThen `mandate policy\ntest`.\n")), ["mandate policy test"]);
+    assert_eq!(unrun(&format!("{ran}\n```sh\nrm x\n```\n")), ["rm x"]);
 }
 
 /// The request id that a document shows, which is another in every run.

@@ -36,6 +36,7 @@ mod operating;
 mod outages;
 #[cfg(test)]
 mod path;
+mod policies;
 mod replay;
 mod revocation;
 mod store_chain;

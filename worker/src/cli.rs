@@ -141,7 +141,17 @@ It is effective with the next step of every run, also of calls that wait for app
     #[command(subcommand)]
     Audit(Audit),
     /// Policies: test them, read them, ask them about the past
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "\
+Examples, in the order of a change:
+  mandate policy explain acme/support/refunds --folder examples/refunds    what is allowed, and when?
+  mandate policy test examples/refunds                             does the changed folder decide as its cases say?
+  mandate policy backtest --since 30d --folder examples/refunds    what would have ended differently?
+
+Then `mandate apply` makes the folder's policies the active ones. docs/policies.md says what a policy sees, and has rules
+to copy."
+    )]
     Policy(Policy),
 }
 

@@ -11,6 +11,7 @@ use super::{
     error::did_you_mean,
     gate::{self, Rule},
     lint,
+    reads::{self, Reads},
     registry::Registry,
     schema,
     shape::{self, RecordShape, Unmapped},
@@ -61,6 +62,7 @@ pub struct PolicyBundle {
     pub(super) policies: PolicySet,
     pub(super) rules: BTreeMap<String, Rule>,
     pub(super) records: BTreeMap<ToolName, RecordShape>,
+    pub(super) reads: Reads,
     pub(super) types: EntityTypes,
 }
 
@@ -116,8 +118,12 @@ impl PolicyBundle {
         loader.validate(&schema);
         let (policies, rules) = loader.finish()?;
         let digest = digest_of(&schema_text, &policies, registry);
+        let reads = reads::of(&policies, registry);
+        // Policies were validated against all that they may name; questions hold what is read of it.
+        let asked = schema::asked_text(registry, &records, &reads);
+        let schema = Schema::from_str(&asked).map_err(|e| whole(PolicyProblem::NoSchema(one_line(&e))))?;
         let (sources, registry) = (sources.to_vec(), registry.clone());
-        Ok(Self { digest, schema_text, unmapped, sources, registry, schema, policies, rules, records, types })
+        Ok(Self { digest, schema_text, unmapped, sources, registry, schema, policies, rules, records, reads, types })
     }
 
     /// SHA-256 over the generated schema, the policies, sorted by id, and the registry.

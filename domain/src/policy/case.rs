@@ -75,6 +75,18 @@ pub enum Asked {
     },
 }
 
+/// What it is about, in a few words: `payments.refund`, `model support`, `apply`, `reveal to history`.
+impl fmt::Display for Asked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::CallTool { tool, .. } => write!(f, "{}", tool.name),
+            Self::InvokeModel { model, .. } => write!(f, "model {model}"),
+            Self::Act { act, .. } => act.fmt(f),
+            Self::Reveal { viewer, .. } => write!(f, "reveal to {viewer}"),
+        }
+    }
+}
+
 /// The run that a case is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CaseRun {
@@ -122,6 +134,21 @@ pub enum CaseAct {
     },
 }
 
+impl fmt::Display for CaseAct {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::StartRun(run) => write!(f, "start_run {}", run.agent),
+            Self::Decide { tool, verdict: Verdict::Approve, .. } => write!(f, "approve {}", tool.name),
+            Self::Decide { tool, verdict: Verdict::Reject, .. } => write!(f, "reject {}", tool.name),
+            Self::Resolve { tool, .. } => write!(f, "resolve {}", tool.name),
+            Self::Quarantine(target) => write!(f, "quarantine {target}"),
+            Self::LiftQuarantine(target) => write!(f, "lift_quarantine {target}"),
+            Self::Apply { rollback: false } => f.write_str("apply"),
+            Self::Apply { rollback: true } => f.write_str("rollback"),
+        }
+    }
+}
+
 /// Who looks in a case.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CaseViewer {
@@ -140,6 +167,17 @@ pub enum CaseViewer {
     History,
     /// Whoever reads the final answer.
     Answer,
+}
+
+impl fmt::Display for CaseViewer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Agent { agent, model, .. } => write!(f, "{agent} through model {model}"),
+            Self::Group(group) => write!(f, "group {group}"),
+            Self::History => f.write_str("history"),
+            Self::Answer => f.write_str("answer"),
+        }
+    }
 }
 
 /// An answer in short.

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use super::{
     PersonAction, PersonRequest, PolicyAction, PolicyRequest, RunOf, Viewer,
     bundle::PolicyBundle,
+    reads::INVOKE_MODEL,
     registry::server_of,
     shape::{self, ExpressError, INTEGER_MAX},
 };
@@ -56,7 +57,7 @@ pub(super) fn of_agent(bundle: &PolicyBundle, request: &PolicyRequest<'_>) -> Re
     let mut context = vec![
         ("on_behalf_of".to_owned(), expression(world.user(run.on_behalf_of)?)),
         ("workflow_id".to_owned(), RestrictedExpression::new_string(run.workflow_id.to_owned())),
-        ("facts".to_owned(), facts(bundle, request.facts)?),
+        ("facts".to_owned(), facts(bundle, request.facts, action_of(&request.action))?),
     ];
     let (action, resource) = match &request.action {
         PolicyAction::CallTool { tool, arguments } => {
@@ -65,7 +66,7 @@ pub(super) fn of_agent(bundle: &PolicyBundle, request: &PolicyRequest<'_>) -> Re
         }
         PolicyAction::InvokeModel { model } => {
             context.push(("classes".to_owned(), classes(bundle, &request.facts.classes)?));
-            ("invoke_model", world.model(model)?)
+            (INVOKE_MODEL, world.model(model)?)
         }
     };
     world.question(principal, action, resource, context)
@@ -272,9 +273,20 @@ fn input(
     Ok(shape::express_record(record, arguments, "")?)
 }
 
-fn facts(bundle: &PolicyBundle, facts: &RunFacts) -> Result<RestrictedExpression, AskError> {
-    let mut tools = Vec::with_capacity(bundle.registry().tools.len());
+fn action_of<'a>(action: &PolicyAction<'a>) -> &'a str {
+    match action {
+        PolicyAction::CallTool { tool, .. } => tool.name.as_str(),
+        PolicyAction::InvokeModel { .. } => INVOKE_MODEL,
+    }
+}
+
+fn facts(bundle: &PolicyBundle, facts: &RunFacts, action: &str) -> Result<RestrictedExpression, AskError> {
+    let read = bundle.reads.get(action);
+    let mut tools = Vec::new();
     for (name, tool) in &bundle.registry().tools {
+        if read.is_some_and(|read| !read.contains(name)) {
+            continue;
+        }
         let sums = facts.of_tool(name);
         let amount = |amount: &String| (amount.clone(), long(sums.amounts.get(amount).copied().unwrap_or_default()));
         let amounts = record(tool.amounts.iter().map(amount).collect())?;

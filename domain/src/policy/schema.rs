@@ -6,6 +6,7 @@
 use std::{collections::BTreeMap, fmt::Write as _};
 
 use super::{
+    reads::{INVOKE_MODEL, Reads},
     registry::Registry,
     shape::{RecordShape, quoted, record_text},
 };
@@ -32,7 +33,9 @@ pub(super) const ACTIONS: [&str; 16] = [
 ];
 
 /// What every agent action is told of its run.
-const RUN: &str = "on_behalf_of: User, workflow_id: String, facts: Facts, approved: Set<String>";
+fn run(facts: &str) -> String {
+    format!("on_behalf_of: User, workflow_id: String, facts: {facts}, approved: Set<String>")
+}
 
 const ENTITIES: &str = "namespace Mandate {
   entity Tenant;
@@ -66,8 +69,24 @@ context: { rollback: Bool, approved: Set<String> } };
 context: { on_behalf_of: User, model?: Model, approved: Set<String> } };
 ";
 
-/// The whole schema, as Cedar writes schemas.
+/// The whole schema, as Cedar writes schemas: what policies may name.
 pub(super) fn schema_text(registry: &Registry, records: &BTreeMap<ToolName, RecordShape>) -> String {
+    text(registry, records, None)
+}
+
+/// The schema of what is asked: like the whole one, but the facts have no more tools than are read.
+pub(super) fn asked_text(registry: &Registry, records: &BTreeMap<ToolName, RecordShape>, reads: &Reads) -> String {
+    text(registry, records, Some(reads))
+}
+
+fn text(registry: &Registry, records: &BTreeMap<ToolName, RecordShape>, reads: Option<&Reads>) -> String {
+    let run_of = |action: &str| match reads {
+        None => run("Facts"),
+        Some(reads) => {
+            let read = |tool: &ToolName| reads.get(action).is_none_or(|tools| tools.contains(tool));
+            run(&facts(registry.tools.iter().filter(|(name, _)| read(name))))
+        }
+    };
     let mut text = String::from(ENTITIES);
     let classes: Vec<_> = registry.classes().iter().map(|class| quoted(class.as_str())).collect();
     // Writing to a String cannot fail.
@@ -76,12 +95,14 @@ pub(super) fn schema_text(registry: &Registry, records: &BTreeMap<ToolName, Reco
     let _ = writeln!(
         text,
         "  action \"invoke_model\" appliesTo {{ principal: [Agent], resource: [Model], \
-         context: {{ {RUN}, classes: Set<DataClass> }} }};"
+         context: {{ {}, classes: Set<DataClass> }} }};",
+        run_of(INVOKE_MODEL)
     );
     let _ = writeln!(
         text,
         "  action \"memory\";\n  action \"remember\", \"recall\", \"forget\" in [\"memory\"] appliesTo {{ \
-         principal: [Agent], resource: [MemorySpace], context: {{ {RUN}, classes: Set<DataClass> }} }};"
+         principal: [Agent], resource: [MemorySpace], context: {{ {}, classes: Set<DataClass> }} }};",
+        run("Facts")
     );
     text.push_str(PEOPLE);
     text.push_str("  action \"call_tool\";\n");
@@ -89,8 +110,9 @@ pub(super) fn schema_text(registry: &Registry, records: &BTreeMap<ToolName, Reco
         let _ = writeln!(
             text,
             "  action {} in [\"call_tool\"] appliesTo {{ principal: [Agent], resource: [Tool], \
-             context: {{ {RUN}, input: {} }} }};",
+             context: {{ {}, input: {} }} }};",
             quoted(name.as_str()),
+            run_of(name.as_str()),
             record_text(record)
         );
     }
@@ -98,8 +120,8 @@ pub(super) fn schema_text(registry: &Registry, records: &BTreeMap<ToolName, Reco
     text
 }
 
-fn facts(tools: &BTreeMap<ToolName, ToolDefinition>) -> String {
-    let tools = tools.iter().map(|(name, tool)| {
+fn facts<'a>(tools: impl IntoIterator<Item = (&'a ToolName, &'a ToolDefinition)>) -> String {
+    let tools = tools.into_iter().map(|(name, tool)| {
         let amounts: Vec<_> = tool.amounts.iter().map(|amount| format!("{}: Long", quoted(amount))).collect();
         let amounts = amounts.join(", ");
         format!("{}: {{ calls: Long, failures: Long, amounts: {{ {amounts} }} }}", quoted(name.as_str()))

@@ -29,11 +29,12 @@ pub struct Apply {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  mandate bundles                                          which there were
   mandate rollback 3f9c2a71 --by kim@acme.example --note 'ticket 8: too strict'
+  mandate rollback 3f9c2a71 --by kim@acme.example --yes --output json    for programs
 
-The difference to the active policies is shown first. The folder stays as it is. Exit code 3: the active policies do not
-permit it, 4: this program cannot use the bundle.")]
+`mandate bundles` lists the digests. The difference to the active policies is shown first. The folder stays as it is:
+change it too, or the next `mandate apply` brings the same policies back. Exit code 3: the active policies do not permit
+it, 4: this program cannot use the bundle.")]
 pub struct Rollback {
     /// Digest of the bundle, or at least the first eight digits of it
     #[arg(value_parser = digest_start)]

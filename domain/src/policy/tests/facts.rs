@@ -300,3 +300,48 @@ fn the_facts_of_a_chain_are_those_of_its_records() {
     let records: Vec<_> = bodies.iter().cloned().map(record).collect();
     assert_eq!(RunFacts::of(&records), facts(&bodies));
 }
+
+#[test]
+fn sums_of_a_tool_are_handed_over_wherever_a_policy_reads_them() {
+    let refund = registry().tools.remove(&ToolName::parse("payments.refund").unwrap()).unwrap();
+    let read = registry().tools.remove(&ToolName::parse("orders.read").unwrap()).unwrap();
+    let model = ModelName::parse("support").unwrap();
+    let decide = |bundle: &PolicyBundle, action: PolicyAction<'_>, facts: &RunFacts| {
+        let (agent, person) = (AgentName::parse("acme/support/refunds").unwrap(), PersonId::parse("ana").unwrap());
+        shown(&bundle.decide(&PolicyRequest {
+            agent: &agent,
+            agent_owner: &person,
+            on_behalf_of: &person,
+            workflow_id: "w",
+            action,
+            facts,
+            approved: &BTreeSet::new(),
+        }))
+    };
+    let none = RunFacts::default();
+    let one = none.with_call(call(0), &refund, &amounts(100));
+    let arguments = Map::new();
+    let tool = || PolicyAction::CallTool { tool: &read, arguments: &arguments };
+    let asked = || PolicyAction::InvokeModel { model: &model };
+    for (scope, action) in [
+        (r#"action in Mandate::Action::"call_tool""#, tool()),
+        (r#"action in [Mandate::Action::"orders.read", Mandate::Action::"shop.price"]"#, tool()),
+        (r#"action in [Mandate::Action::"orders.read", Mandate::Action::"invoke_model"]"#, asked()),
+        (r#"action == Mandate::Action::"orders.read""#, tool()),
+        (r#"action == Mandate::Action::"invoke_model""#, asked()),
+    ] {
+        for condition in [
+            r#"context.facts.tools["payments.refund"].calls > 0"#,
+            r#"context["facts"]["tools"]["payments.refund"]["amounts"]["amount_cents"] >= 100"#,
+            r#"!(if context.facts.tokens > 5 then false else context.facts.tools["payments.refund"].calls == 0)"#,
+            r#"principal == Mandate::Agent::"acme/sales/offers" || {"sums": context.facts.tools["payments.refund"]}.sums.calls == 1"#,
+        ] {
+            let bundle = bundle(&format!(
+                "@id(\"all\") permit (principal is Mandate::Agent, action, resource);\n@id(\"stop\") @reason(\"stop\") \
+                 forbid (principal is Mandate::Agent, {scope}, resource) when {{ {condition} }};"
+            ));
+            assert_eq!(decide(&bundle, action.clone(), &one), "deny [stop] stop", "{scope} {condition}");
+            assert_eq!(decide(&bundle, action.clone(), &none), "allow [all] permitted by `all`", "{scope} {condition}");
+        }
+    }
+}

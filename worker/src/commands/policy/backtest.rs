@@ -245,11 +245,13 @@ fn text(report: &Report) -> String {
 
 fn summary(report: &Report) -> Vec<String> {
     let (changes, gone) = (report.changes.len(), report.not_replayable.len());
-    let all = report.same + changes + gone;
-    let mut lines = vec![format!(
-        "{} run(s), {all} decision(s): {changes} would end differently, {} would not, {gone} not replayable",
-        report.runs, report.same
-    )];
+    let counted = |count: usize, noun: &str| format!("{count} {noun}{}", if count == 1 { "" } else { "s" });
+    let asked = format!("{}, {}", counted(report.runs, "run"), counted(report.same + changes + gone, "decision"));
+    let mut lines = vec![if changes + gone == 0 {
+        format!("{asked}: nothing would end differently")
+    } else {
+        format!("{asked}: {changes} would end differently, {} would not, {gone} not replayable", report.same)
+    }];
     for (policy, count) in &report.by_policy {
         let policy = if policy.is_empty() { "no policy" } else { policy };
         lines.push(format!("  by {policy}: {count}"));
@@ -261,7 +263,12 @@ fn summary(report: &Report) -> Vec<String> {
 }
 
 fn answer(answer: &Answer) -> String {
-    let policies: Vec<_> = answer.policies.iter().map(PolicyId::as_str).collect();
-    let by = if policies.is_empty() { "no policy".to_owned() } else { policies.join(", ") };
-    format!("{} by {by}", answer.outcome.as_str())
+    let (outcome, policies) = (answer.outcome.as_str(), &answer.policies);
+    let ids: Vec<_> = policies.iter().map(PolicyId::as_str).collect();
+    match (ids.is_empty(), answer.reason.as_str()) {
+        (false, _) => format!("{outcome} by {}", ids.join(", ")),
+        (true, "") => outcome.to_owned(),
+        // No name tells more than the reason.
+        (true, reason) => format!("{outcome}: {reason}"),
+    }
 }

@@ -38,6 +38,8 @@ struct Checked {
     name: String,
     file: PathBuf,
     line: usize,
+    /// What it asks about: a tool, a model, an act, a viewer.
+    asked: String,
     passed: bool,
     /// Each way in which the answer is not what was expected.
     wrong: Vec<String>,
@@ -85,7 +87,8 @@ fn tested(bundle: &PolicyBundle, cases: Vec<CaseAt>) -> Tested {
 fn checked(bundle: &PolicyBundle, at: CaseAt) -> Checked {
     let CaseAt { name, file, line, case } = at;
     let (CaseAnswer { answered, policies, reason }, wrong) = case.check(bundle);
-    Checked { name, file, line, passed: wrong.is_empty(), wrong, got: answered.to_string(), policies, reason }
+    let asked = case.asked.to_string();
+    Checked { name, file, line, asked, passed: wrong.is_empty(), wrong, got: answered.to_string(), policies, reason }
 }
 
 fn text(tested: &Tested) -> String {
