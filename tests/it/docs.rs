@@ -17,20 +17,20 @@ const MARK: &str = "<!-- test -->\n```sh\n";
 const LONG: Duration = Duration::from_mins(2);
 
 /// The marked blocks of a document, in order.
-fn blocks(document: &str) -> Vec<String> {
+pub(super) fn blocks(document: &str) -> Vec<String> {
     let text = fs::read_to_string(workspace_folder().join(document)).unwrap();
     let parts = text.split(MARK).skip(1);
     parts.map(|part| part.split("```").next().unwrap().to_owned()).collect()
 }
 
 /// An empty folder, and the programs that a person has on `PATH`.
-struct Desk {
+pub(super) struct Desk {
     folder: TempDir,
     env: Vec<(String, String)>,
 }
 
 impl Desk {
-    async fn new(name: &str) -> Self {
+    pub(super) async fn new(name: &str) -> Self {
         let server = server().await;
         let folder = tempfile::Builder::new().prefix(&format!("{name}-")).tempdir_in(&server.folder).unwrap();
         let programs = tempfile::Builder::new().prefix("bin-").tempdir_in(&server.folder).unwrap().keep();
@@ -43,7 +43,7 @@ impl Desk {
         Self { folder, env }
     }
 
-    fn path(&self) -> &Path {
+    pub(super) fn path(&self) -> &Path {
         self.folder.path()
     }
 
@@ -52,7 +52,7 @@ impl Desk {
     }
 
     /// Runs a script to its end.
-    async fn types(&self, script: &str) -> Said {
+    pub(super) async fn types(&self, script: &str) -> Said {
         say(Path::new("/bin/sh"), &["-euc", script], &self.env(), self.path()).await
     }
 

@@ -5,6 +5,8 @@ use mandate_tests::{Process, Scenario, run, until};
 use serde_json::{Value, json};
 use temporalio_client::WorkflowExecutionStatus;
 
+use crate::metrics;
+
 const KIM: &str = "kim@acme.example";
 const BO: &str = "bo@acme.example";
 const EVE: &str = "eve@acme.example";
@@ -108,12 +110,12 @@ fn a_run_for_a_person_in_quarantine_ends() {
 }
 
 #[test]
-fn a_model_in_quarantine_is_not_asked_and_a_call_that_was_approved_is_still_performed() {
+fn a_model_in_quarantine_is_not_asked_and_what_it_proposed_is_refused() {
     run(async {
         let scenario = Scenario::new("quarantined-model").await;
         let (_worker, result) = locked_while_waiting(&scenario, "model:support").await;
         assert_eq!((&result["state"], &result["reason"]), (&"Stopped".into(), &"model_denied".into()), "{result}");
-        assert_eq!(scenario.payments().await.len(), 1, "the call does not touch the model");
+        call_refused(&scenario, "model:support").await;
         let (outcome, _, _, reason) = decisions(&scenario, "support").await.pop().unwrap();
         assert_eq!((outcome, reason.as_str()), (DecisionOutcome::Deny, "`model:support` is in quarantine: a leak"));
         works_again(&scenario, "model:support").await;
@@ -149,7 +151,16 @@ fn in_production_a_tightened_bundle_denies_what_was_approved_without_a_restart()
 fn a_bundle_that_cannot_be_used_leaves_the_last_good_one_in_force() {
     run(async {
         let scenario = Scenario::new("last-good-bundle").await;
-        let (worker, request) = waiting(&scenario).await;
+        let worker = scenario.worker_with(&["--metrics-address", "127.0.0.1:0"]).await;
+        let bundle = async |stale: f64, failures: f64, version: f64| {
+            let served = metrics::get(&metrics::address(&worker), "/metrics").await;
+            let found = ["bundle_stale", "load_failures_total", "bundle_version"]
+                .map(|name| metrics::value(&served, &format!("mandate_policy_{name}"), &[]));
+            assert_eq!(format!("{found:?}"), format!("{:?}", [stale, failures, version]), "{served}");
+        };
+        scenario.start_run("Refund order o1").await;
+        let request = scenario.pending_id().await;
+        bundle(0.0, 0.0, 1.0).await;
         let broken = "INSERT INTO bundles VALUES (2, $1, 1, 'nobody', NULL, 'plain', '{\"sources\": [')";
         assert_eq!(scenario.tamper(broken, &"ab".repeat(32)).await, 1);
         scenario.approve(&request, BO).await;
@@ -160,12 +171,19 @@ fn a_bundle_that_cannot_be_used_leaves_the_last_good_one_in_force() {
         let digests = digests(&scenario).await;
         let decided = decisions(&scenario, "payments.refund").await;
         assert!(decided.iter().all(|(_, _, bundle, _)| *bundle == digests[0]), "{decided:?}");
+        bundle(1.0, 1.0, 1.0).await;
+        let said = scenario.mandate(&["doctor"]).await;
+        let words = "fail  bundle: version 2, abababababab, applied by nobody, cannot be used here";
+        assert!(said.code == 1 && said.stdout.contains(words), "{said:?}");
+        assert!(said.stdout.contains("workers keep the last good one"), "{said:?}");
 
         // The worker goes on with the next good one.
         scenario.edit(POLICIES, "amount_cents > 10000", "amount_cents > 1000");
         scenario.mandate(&["apply", "--by", KIM, "--yes"]).await.ok();
         scenario.start_run("Refund order o2").await;
-        assert_eq!(scenario.pending().await.len(), 1, "45 EUR need a finance lead now");
+        scenario.pending_id().await;
+        bundle(0.0, 1.0, 3.0).await;
+        assert!(scenario.mandate(&["doctor"]).await.ok().contains("ok    bundle: version 3"));
         scenario.audit_verify().await.ok();
     });
 }

@@ -292,7 +292,11 @@ impl Governed {
     ) -> Result<PolicyDecision, ActivityFailure> {
         let facts = tx.facts().await?.with_call(call.recorded.id, call.tool, &subject.amounts);
         let action = PolicyAction::CallTool { tool: call.tool, arguments: call.arguments };
-        self.judge(tx, run, action, &facts, &subject.approved).await
+        let decision = self.judge(tx, run, action, &facts, &subject.approved).await?;
+        if !decision.is_allowed() {
+            return Ok(decision);
+        }
+        Ok(self.denied_for_approver(tx, call.recorded.id, subject.input).await?.unwrap_or(decision))
     }
 
     /// One request for each gate that is not open yet.

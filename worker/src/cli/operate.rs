@@ -29,11 +29,12 @@ pub struct Apply {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  mandate bundles                                          which there were
   mandate rollback 3f9c2a71 --by kim@acme.example --note 'ticket 8: too strict'
+  mandate rollback 3f9c2a71 --by kim@acme.example --yes --output json    for programs
 
-The difference to the active policies is shown first. The folder stays as it is. Exit code 3: the active policies do not
-permit it, 4: this program cannot use the bundle.")]
+`mandate bundles` lists the digests. The difference to the active policies is shown first. The folder stays as it is:
+change it too, or the next `mandate apply` brings the same policies back. Exit code 3: the active policies do not permit
+it, 4: this program cannot use the bundle.")]
 pub struct Rollback {
     /// Digest of the bundle, or at least the first eight digits of it
     #[arg(value_parser = digest_start)]
@@ -90,7 +91,8 @@ Examples:
   mandate quarantine add tool:payments.refund --by bo@acme.example --reason 'pays twice'
   mandate quarantine add agent:acme/support/refunds --by bo@acme.example --reason 'refunds what nobody returned'
 
-Exit code 3: the active policies do not permit it.")]
+It is effective with the next step of every run. Exit code 2: nothing has this name, 3: the active policies do not permit
+it.")]
 pub struct QuarantineAdd {
     /// What: `agent:`, `tool:`, `server:`, `model:` or `person:` and the name
     #[arg(value_name = "KIND:NAME")]
@@ -101,6 +103,9 @@ pub struct QuarantineAdd {
     /// Why. Whoever is refused reads it, and so does the model
     #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub reason: String,
+    /// Lock up a name that the active policies do not know
+    #[arg(long)]
+    pub unknown: bool,
 }
 
 /// Options of `quarantine lift`.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use anyhow::Context as _;
 use mandate_activities::{
-    operator::{Applied, BundleToApply, Judged, Judgement, Operator},
+    operator::{Applied, BundleToApply, Judged, Judgement, Operator, OperatorError},
     policy::{OpenPolicyError, Usable, newest_usable},
     store::Store,
 };
@@ -142,7 +142,8 @@ pub(super) async fn carry_out(
     let store = store.context("there is no store")?;
     let judged = Judged { by: options.by.clone(), proof: Proof::Claimed, judgement: Judgement::from(decision) };
     proposal.bundle.expected_version = Some(before.version);
-    match Operator::new(store.clone(), worker::identity()).apply(&judged, &proposal.bundle).await? {
+    let applied = Operator::new(store.clone(), worker::identity()).apply(&judged, &proposal.bundle).await;
+    match applied.map_err(|error| advised(error, proposal.verb()))? {
         Applied::Applied { version } => {
             shown.after.version = version;
             shown.outcome = Outcome::Applied;
@@ -158,6 +159,16 @@ pub(super) async fn carry_out(
         }
     }
     shown.done(options.output)
+}
+
+/// Says what to do where somebody else was faster.
+fn advised(error: OperatorError, verb: &str) -> anyhow::Error {
+    match error {
+        OperatorError::BundleMoved { .. } | OperatorError::JudgedByOther { .. } => {
+            anyhow::anyhow!("{error}; nothing was changed: {verb} again and read the new difference")
+        }
+        OperatorError::Store(_) | OperatorError::BundleTooLarge { .. } => error.into(),
+    }
 }
 
 /// What policy says: the bundle in force, or where there is none the new one itself, so that nobody applies a first

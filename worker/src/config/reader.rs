@@ -48,6 +48,8 @@ pub(super) struct Table<'p> {
     pub(super) place: Place,
     entries: BTreeMap<String, Entry>,
     known: Vec<String>,
+    /// Whether the rest was let pass: nothing more is missed either.
+    ignored: bool,
 }
 
 /// Reads a text file of the folder. A file that is missing, too large or not UTF-8 is a problem, and `None`.
@@ -81,7 +83,7 @@ pub(super) fn read_table<'p>(problems: &'p Problems, folder: &Path, path: &Path)
     match DeTable::parse(&text) {
         Ok(table) => {
             let entries = entries_of(table.into_inner());
-            Some(Table { problems, place: Place { file, span: 0..0 }, entries, known: Vec::new() })
+            Some(Table { problems, place: Place { file, span: 0..0 }, entries, known: Vec::new(), ignored: false })
         }
         Err(error) => {
             let place = Place { file, span: error.span().unwrap_or(0..0) };
@@ -170,7 +172,9 @@ impl<'p> Table<'p> {
 
     /// Says that a key is missing.
     pub(super) fn missing(&self, key: &str) {
-        self.problems.at(&self.place, format!("`{key}` is missing"), format!("add `{key} = …`"), None);
+        if !self.ignored {
+            self.problems.at(&self.place, format!("`{key}` is missing"), format!("add `{key} = …`"), None);
+        }
     }
 
     /// Whether the key stands in the table.
@@ -200,6 +204,7 @@ impl<'p> Table<'p> {
     /// Lets every other key pass: they cannot be judged.
     pub(super) fn ignore_rest(&mut self) {
         self.entries.clear();
+        self.ignored = true;
     }
 
     /// Text that must be there and not be blank.
@@ -301,7 +306,7 @@ impl<'p> Table<'p> {
             self.wrong_type(&place, key, "a table", &value);
             return None;
         };
-        Some(Table { problems: self.problems, place, entries, known: Vec::new() })
+        Some(Table { problems: self.problems, place, entries, known: Vec::new(), ignored: false })
     }
 
     /// The tables of an array of tables, `[[key]]`. None if there is none.
@@ -315,7 +320,7 @@ impl<'p> Table<'p> {
         for (item, span) in items {
             let place = self.spot(span);
             if let Value::Table(entries) = item {
-                tables.push(Table { problems: self.problems, place, entries, known: Vec::new() });
+                tables.push(Table { problems: self.problems, place, entries, known: Vec::new(), ignored: false });
             } else {
                 self.wrong_type(&place, key, "an array of tables", &item);
             }

@@ -468,7 +468,7 @@ fn the_example_script_calls_offered_tools_and_one_of_them_wrongly() {
 fn the_example_folder_loads() {
     let (programs, config) = example();
     let summary = config.summary();
-    assert_eq!((summary.agents.len(), summary.tools.len(), summary.policy_files), (1, 5, 1));
+    assert_eq!((summary.agents.len(), summary.tools.len(), summary.policy_files), (1, 6, 3));
     assert_eq!(summary.profile, Profile::Development);
     assert_eq!(config.catalog.servers[&"refunds".parse().unwrap()].program, programs.path().join("refunds-mcp"));
     let refund = &config.catalog.tools[&ToolName::parse("payments.refund").unwrap()];

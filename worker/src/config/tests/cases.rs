@@ -46,7 +46,7 @@ fn cases_are_read_with_their_places_and_asked() {
     let policy = fixture.load().unwrap().policy;
     let came_to: Vec<_> = cases.iter().map(|at| (at.name.as_str(), at.line, at.case.check(&policy).1)).collect();
     let wrong = vec!["expected deny, got allow".to_owned()];
-    assert_eq!(came_to, [("one", 3, vec![]), ("two", 13, wrong)]);
+    assert_eq!(came_to, [("one", 3, vec![]), ("two", 14, wrong)]);
     assert_eq!(cases[0].file, Path::new(CASES));
 }
 

@@ -10,7 +10,7 @@ description = "Pays back."
 owner = "support@acme.example"
 cost_micros = 2000
 amounts = ["cents"]
-builtin = "current_time"
+mcp = { server = "refunds", tool = "refund_payment" }
 
 [argument_classes]
 "/to/name" = "contact"
@@ -143,7 +143,8 @@ fn every_result_of_the_example_is_labelled() {
     for tool in config.summary().tools {
         assert!(!tool.result_classes.contains(&unclassified), "{}", tool.name);
     }
-    for tool in config.catalog.tools.values() {
+    let whole = FieldPath::parse("").unwrap();
+    for tool in config.catalog.tools.values().filter(|tool| !tool.argument_classes.contains_key(&whole)) {
         let fields = tool.input_schema["properties"].as_object().into_iter().flat_map(|fields| fields.keys());
         for field in fields {
             let path = FieldPath::parse(format!("/{field}")).unwrap();

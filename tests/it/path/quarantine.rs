@@ -1,0 +1,67 @@
+//! Approvals of people who are in quarantine by the time the call is to be performed.
+
+use mandate_activities::operator::{Acted, Judged, Judgement, Operator};
+use mandate_domain::{Proof, RefusalKind};
+
+use super::{
+    run::{BO, EVE, Run, counted, person, refund},
+    world::{Folder, World},
+};
+
+const WHO: &str = "person:bo@acme.example";
+
+fn operator(world: &World) -> (Operator, Judged) {
+    let judgement = Judgement::Permitted { policies: Vec::new(), bundle: None };
+    let judged = Judged { by: person("kim@acme.example"), proof: Proof::Claimed, judgement };
+    (Operator::new(world.store.clone(), "desk"), judged)
+}
+
+async fn lock(world: &World) {
+    let (operator, judged) = operator(world);
+    assert_eq!(operator.quarantine(&judged, &WHO.parse().unwrap(), "stolen laptop").await.unwrap(), Acted::Done);
+}
+
+async fn lift(world: &World) {
+    let (operator, judged) = operator(world);
+    assert_eq!(operator.lift(&judged, &WHO.parse().unwrap()).await.unwrap(), Acted::Done);
+}
+
+async fn refused(run: &mut Run<'_>) {
+    let (kind, text) = run.refused("t1.0").await;
+    let why = "`person:bo@acme.example` is in quarantine: stolen laptop";
+    assert!(kind == RefusalKind::Denied && text.contains(why), "{kind:?}: {text}");
+    assert_eq!((run.paid().await, run.intents().await), (vec![], 0));
+}
+
+#[tokio::test]
+async fn an_approval_releases_nothing_once_who_gave_it_is_in_quarantine() {
+    let world = Folder::proposing(&[&refund(50_000)]).world().await;
+    let mut run = Run::proposed(&world).await;
+    let request = run.asked("t1.0").await.remove(0);
+    assert_eq!(run.approve(&request, BO).await, counted(1, true));
+    lock(&world).await;
+    refused(&mut run).await;
+    lift(&world).await;
+    refused(&mut run).await;
+}
+
+#[tokio::test]
+async fn nor_does_the_second_approval_after_it() {
+    let two = r#"@quorum("2")"#;
+    let folder = Folder::proposing(&[&refund(50_000), &refund(40_000)]);
+    let world = folder.edit("policies/refunds.cedar", r#"@quorum("1")"#, two).world().await;
+    let mut run = Run::proposed(&world).await;
+    let first = run.asked("t1.0").await.remove(0);
+    let second = run.asked("t1.1").await.remove(0);
+    for request in [&first, &second] {
+        assert_eq!(run.approve(request, BO).await, counted(1, false));
+    }
+    lock(&world).await;
+    assert_eq!(run.approve(&first, EVE).await, counted(2, true));
+    refused(&mut run).await;
+
+    lift(&world).await;
+    assert_eq!(run.approve(&second, EVE).await, counted(2, true));
+    run.returned("t1.1").await;
+    assert_eq!(run.paid().await, [40_000]);
+}
