@@ -99,7 +99,7 @@ pub async fn newest_usable(store: &Store) -> Result<Usable, OpenPolicyError> {
     let active = store.active_bundle_version().await?.ok_or(OpenPolicyError::Nothing)?;
     let mut wrong = None;
     for version in (1..=active).rev().take(TRIED_MAX) {
-        match read(store, version).await? {
+        match load_version(store, version).await? {
             Ok(bundle) => {
                 let trouble = wrong.map(|reason| Trouble { active, kept: version, reason });
                 return Ok(Usable { version, bundle, trouble });
@@ -111,7 +111,10 @@ pub async fn newest_usable(store: &Store) -> Result<Usable, OpenPolicyError> {
 }
 
 /// The bundle of a version, or in a sentence why it cannot be used. A row that cannot be read is no failure of the store.
-async fn read(store: &Store, version: u64) -> Result<Result<PolicyBundle, String>, StoreError> {
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub async fn load_version(store: &Store, version: u64) -> Result<Result<PolicyBundle, String>, StoreError> {
     match store.bundle_version(version).await {
         Ok(Some(row)) => Ok(load_row(&row)),
         Ok(None) => Ok(Err("there is no such bundle".to_owned())),
@@ -127,7 +130,8 @@ impl ActivePolicy {
     /// [`OpenPolicyError`]: a worker does not start without a bundle.
     pub async fn open(store: &Store) -> Result<Self, OpenPolicyError> {
         let version = store.active_bundle_version().await?.ok_or(OpenPolicyError::Nothing)?;
-        let bundle = read(store, version).await?.map_err(|reason| OpenPolicyError::Unusable { version, reason })?;
+        let bundle =
+            load_version(store, version).await?.map_err(|reason| OpenPolicyError::Unusable { version, reason })?;
         let kept = Kept { version, bundle: Arc::new(bundle), trouble: None };
         Ok(Self { store: store.clone(), kept: Arc::new(Mutex::new(kept)), metrics: Metrics::default() })
     }
@@ -150,7 +154,7 @@ impl ActivePolicy {
         }
         // The transaction holds the write lock, so that version stays the active one.
         if let Some(version) = active {
-            self.take(version, read(&self.store, version).await?);
+            self.take(version, load_version(&self.store, version).await?);
         }
         Ok(Arc::clone(&self.kept().bundle))
     }

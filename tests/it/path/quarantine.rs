@@ -1,4 +1,4 @@
-//! Approvals of people who are in quarantine by the time the call is to be performed.
+//! Approvals of somebody who is in quarantine by the time the call is to be performed.
 
 use mandate_activities::operator::{Acted, Judged, Judgement, Operator};
 use mandate_domain::{Proof, RefusalKind};
@@ -16,12 +16,12 @@ fn operator(world: &World) -> (Operator, Judged) {
     (Operator::new(world.store.clone(), "desk"), judged)
 }
 
-async fn lock(world: &World) {
+pub(super) async fn lock(world: &World) {
     let (operator, judged) = operator(world);
     assert_eq!(operator.quarantine(&judged, &WHO.parse().unwrap(), "stolen laptop").await.unwrap(), Acted::Done);
 }
 
-async fn lift(world: &World) {
+pub(super) async fn lift(world: &World) {
     let (operator, judged) = operator(world);
     assert_eq!(operator.lift(&judged, &WHO.parse().unwrap()).await.unwrap(), Acted::Done);
 }

@@ -154,7 +154,7 @@ pub(super) async fn carry_out(
         }
         Applied::Refused { reason } => {
             shown.permitted = false;
-            shown.reason = reason;
+            shown.reason = format!("`{}` may not {}: {reason}", options.by, proposal.verb());
             shown.outcome = Outcome::Refused;
         }
     }
@@ -254,7 +254,9 @@ impl Shown {
             Outcome::DryRun if self.permitted => {
                 output::note(format_args!("nothing was applied; it would be permitted: {reason}"));
             }
-            Outcome::DryRun => return Err(Refused(format!("it would be refused: {reason}")).into()),
+            Outcome::DryRun => {
+                return Err(Refused(format!("nothing was applied; it would be refused: {reason}")).into());
+            }
             Outcome::NotConfirmed => {
                 output::note("nothing was applied");
                 return Ok(Exit::Denied);

@@ -25,6 +25,8 @@ use crate::{
 
 /// Microseconds in a millisecond.
 const MICROS: u64 = 1000;
+/// So many wrong letters are a slip.
+const DISTANCE_MAX: usize = 2;
 /// How often an act is asked for anew when another bundle became the active one in between.
 const TRIES: usize = 5;
 
@@ -73,7 +75,12 @@ async fn add(store: &Store, options: &QuarantineAdd) -> anyhow::Result<Exit> {
     match acted {
         Acted::Done => output::data(format_args!("{target} is in quarantine"))?,
         Acted::AlreadySo => output::data(format_args!("{target} was in quarantine already; the first reason stays"))?,
-        Acted::Refused { reason } => return Err(Refused(render::escape_line(&reason)).into()),
+        Acted::Refused { reason } => return Err(refused(by, "lock this up", &reason)),
+    }
+    if let QuarantineTarget::Person(person) = &options.target
+        && let Some(meant) = alike(judge.bundle.registry(), person)
+    {
+        output::note(format_args!("note: if you meant `{meant}`, lock that up and lift this"));
     }
     if !somebody_may_lift(&judge.bundle, &options.target, &store.quarantine_list().await?) {
         output::note("warning: nobody of the configured groups may lift this now; another bundle has to permit it");
@@ -93,12 +100,25 @@ async fn lift(store: &Store, options: &QuarantineLift) -> anyhow::Result<Exit> {
             let listed: Vec<_> = list.iter().map(|held| render::escape_line(&held.target.to_string())).collect();
             if !listed.is_empty() {
                 let help = suggestion(&target, listed.iter().map(String::as_str));
-                output::note(format_args!("note: something else is; {help}"));
+                output::note(format_args!("note: `mandate quarantine list` shows what is; {help}"));
             }
         }
-        Acted::Refused { reason } => return Err(Refused(render::escape_line(&reason)).into()),
+        Acted::Refused { reason } => return Err(refused(by, "lift this", &reason)),
     }
     Ok(Exit::Done)
+}
+
+fn refused(by: &PersonId, act: &str, reason: &str) -> anyhow::Error {
+    Refused(render::escape_line(&format!("`{by}` may not {act}: {reason}"))).into()
+}
+
+/// Somebody of a group whose name is nearly, and not quite, that of a person who is in none.
+fn alike<'a>(registry: &'a Registry, person: &PersonId) -> Option<&'a PersonId> {
+    let mut members: BTreeSet<&PersonId> = registry.groups.values().flatten().collect();
+    if members.remove(person) {
+        return None;
+    }
+    members.into_iter().find(|member| strsim::damerau_levenshtein(member.as_str(), person.as_str()) <= DISTANCE_MAX)
 }
 
 /// What is to be done. Without a reason it is lifted.
@@ -209,6 +229,15 @@ mod tests {
             let said = check(unknown).unwrap_err();
             assert!(said.contains(words) && said.contains("--unknown"), "{said}");
         }
+    }
+
+    #[test]
+    fn a_person_who_is_nearly_somebody_else_is_pointed_out() {
+        let members = ["bo@acme.example", "eve@acme.example"].map(|name| name.parse().unwrap()).to_vec();
+        let registry = Registry { groups: [("leads".parse().unwrap(), members)].into(), ..Registry::default() };
+        let check = |person: &str| alike(&registry, &person.parse().unwrap()).map(PersonId::as_str);
+        assert_eq!(check("bo@acme.exmple"), Some("bo@acme.example"));
+        assert_eq!((check("bo@acme.example"), check("ana@acme.example")), (None, None));
     }
 
     #[test]
