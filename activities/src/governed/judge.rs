@@ -101,6 +101,11 @@ impl Governed {
         self.denied_by(tx, hit).await
     }
 
+    /// Whether a tool or its server is in quarantine: then it is not even connected to.
+    pub(super) async fn is_locked(&self, tx: &mut Tx, tool: &ToolDefinition) -> Result<bool, ActivityFailure> {
+        Ok(on(Guard::Quarantine) && tx.quarantined(&targets_of(tool)).await?.is_some())
+    }
+
     async fn denied_by(
         &self,
         tx: &mut Tx,
@@ -126,7 +131,7 @@ impl Governed {
 }
 
 /// A tool and the server it is reached by.
-fn targets_of(tool: &ToolDefinition) -> Vec<QuarantineTarget> {
+pub(super) fn targets_of(tool: &ToolDefinition) -> Vec<QuarantineTarget> {
     let server = match &tool.reach {
         ToolReach::Mcp { server, .. } => Some(QuarantineTarget::Server(server.clone())),
         ToolReach::Builtin { .. } => None,
