@@ -128,6 +128,8 @@ fn each_bundle_stands_in_the_stores_own_chain_with_the_digest_before() {
             (3, first, Some(second), true),
         ];
         assert_eq!(applied, expected);
+        let told = scenario.mandate(&["explain", "mandate-store"]).await.ok();
+        assert!(told.contains("rolled back to policies") && told.contains("permitted by operate.platform"), "{told}");
     });
 }
 
@@ -215,6 +217,7 @@ fn a_bundle_that_cannot_be_used_is_replaced_by_the_judgement_of_the_one_before()
         refused(&scenario, &said, ("rollback", BO), "no policy permits this").await;
         let said = scenario.mandate(&["rollback", &first, "--by", KIM, "--yes"]).await.ok();
         assert!(said.contains(&format!("active now: version 3, {first}")), "{said}");
+        assert!(said.contains("version 2, unusable →") && said.contains("compared with version 1, "), "{said}");
         assert_eq!(scenario.start_worker().await.stop().await, 0);
     });
 }

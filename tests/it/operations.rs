@@ -38,8 +38,8 @@ fn policies_are_applied_and_rolled_back_and_tools_locked_up_as_the_page_says() {
             .await;
 
         let target = "tool:payments.refund";
-        let [locked, lifted] =
+        let [locked, freed] =
             ["is in quarantine", "is not in quarantine any more"].map(|what| format!("{target} {what}"));
-        says(quarantine, &[&locked, "pays twice", &lifted]).await;
+        says(quarantine, &[&locked, "pays twice", &freed]).await;
     });
 }

@@ -324,7 +324,7 @@ fn a_run_that_its_starter_may_not_start_fails_and_the_refusal_stands_in_the_stor
             "run --agent acme/support/refunds --on-behalf-of ana@acme.example --started-by mallory@acme.example";
         let typed: Vec<&str> = typed.split(' ').chain(["--task-queue", &scenario.name, "Refund order o2"]).collect();
         let said = scenario.mandate(&typed).await;
-        assert!(said.code == 3 && said.stderr.contains("does not let `mallory@acme.example` start"), "{said:?}");
+        assert!(said.code == 3 && said.stderr.contains("`mallory@acme.example` may not start agent"), "{said:?}");
         let verified = scenario.mandate(&["audit", "verify", "--witness", "none"]).await.ok();
         assert!(verified.starts_with("holds  store"), "{verified}");
     });

@@ -43,6 +43,9 @@ pub(super) struct Before {
 struct Shown {
     before: Option<Named>,
     after: Named,
+    /// The version that the difference is to, where that is not the one before, which cannot be used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    compared_with: Option<u64>,
     difference: Difference,
     permitted: bool,
     policies: Vec<String>,
@@ -197,6 +200,7 @@ fn shown(before: &Before, proposal: &Proposal<'_>, decision: &PolicyDecision, by
     Shown {
         before: before.named(),
         after: Named { version, digest: Some(proposal.policy.digest().clone()) },
+        compared_with: before.judge.as_ref().filter(|judge| judge.trouble.is_some()).map(|judge| judge.version),
         difference: Difference::between(before.bundle(), proposal.policy),
         permitted: decision.is_allowed(),
         policies: decision.policies.iter().map(ToString::to_string).collect(),
@@ -234,8 +238,13 @@ impl Shown {
         }
         let before = self.before.as_ref().map_or("none".to_owned(), named);
         let head = format!("policies: {before} → {}", named(&self.after));
+        let head = match self.compared_with {
+            Some(version) => format!("{head}\ncompared with version {version}, the last one that can be used here"),
+            None => head,
+        };
         if self.difference.is_empty() {
-            return format!("{head}\nnothing differs but what this program makes of the files");
+            let nothing = self.compared_with.map_or(" but what this program makes of the files", |_| "");
+            return format!("{head}\nnothing differs{nothing}");
         }
         format!("{head}\n\n{}\n", self.difference.text())
     }

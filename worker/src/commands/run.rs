@@ -167,7 +167,7 @@ mod tests {
         assert_eq!(exit("Stopped", Some("halted")), Exit::Denied);
         assert_eq!(exit("Failed", Some("model_denied")), Exit::Denied);
         assert_eq!(exit("Failed", Some("unavailable")), Exit::Failure);
-        let denied = "StartDenied: policy does not let `ana` start agent `a/b/c`";
+        let denied = "StartDenied: `ana` may not start agent `a/b/c`: no policy permits this";
         assert_eq!(exit_with("Failed", Some("refused_start"), Some(denied)), Exit::Denied);
         assert_eq!(exit_with("Failed", Some("refused_start"), Some("UnknownAgent: none")), Exit::Failure);
         assert_eq!(exit("Cancelled", Some("cancelled")), Exit::Failure);
