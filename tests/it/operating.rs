@@ -308,3 +308,16 @@ fn in_production_a_worker_does_not_start_without_an_active_bundle() {
         assert!(said.contains("warn  bundle: version 1, ") && said.contains("not the folder's"), "{said}");
     });
 }
+
+#[test]
+fn in_development_a_worker_that_starts_replaces_a_bundle_that_cannot_be_used() {
+    run(async {
+        let scenario = Scenario::new("broken-bundle-in-development").await;
+        assert_eq!(scenario.start_worker().await.stop().await, 0);
+        assert_eq!(scenario.tamper(BROKEN, &"ab".repeat(32)).await, 1);
+        let worker = scenario.start_worker().await;
+        assert!(worker.log().contains("the folder's policies were applied version=3"), "{}", worker.log());
+        let listed = bundles(&scenario).await;
+        assert_eq!((listed.len(), &listed[0]["digest"]), (3, &listed[2]["digest"]), "{listed:?}");
+    });
+}
