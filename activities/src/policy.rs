@@ -79,6 +79,14 @@ pub fn load_row(row: &BundleRow) -> Result<PolicyBundle, String> {
     Err(format!("its digest is {} here and was {} when it was applied", bundle.digest(), row.digest))
 }
 
+/// The bundle of a version, or in a sentence why this program cannot use it.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub async fn load_version(store: &Store, version: u64) -> Result<Result<PolicyBundle, String>, StoreError> {
+    read(store, version).await
+}
+
 /// The bundle that operator acts are judged by: the active one, or the newest before it that this program can use, as a
 /// worker keeps it.
 #[derive(Debug)]
@@ -99,7 +107,7 @@ pub async fn newest_usable(store: &Store) -> Result<Usable, OpenPolicyError> {
     let active = store.active_bundle_version().await?.ok_or(OpenPolicyError::Nothing)?;
     let mut wrong = None;
     for version in (1..=active).rev().take(TRIED_MAX) {
-        match load_version(store, version).await? {
+        match read(store, version).await? {
             Ok(bundle) => {
                 let trouble = wrong.map(|reason| Trouble { active, kept: version, reason });
                 return Ok(Usable { version, bundle, trouble });
@@ -111,10 +119,7 @@ pub async fn newest_usable(store: &Store) -> Result<Usable, OpenPolicyError> {
 }
 
 /// The bundle of a version, or in a sentence why it cannot be used. A row that cannot be read is no failure of the store.
-///
-/// # Errors
-/// [`StoreError`] of the database.
-pub async fn load_version(store: &Store, version: u64) -> Result<Result<PolicyBundle, String>, StoreError> {
+async fn read(store: &Store, version: u64) -> Result<Result<PolicyBundle, String>, StoreError> {
     match store.bundle_version(version).await {
         Ok(Some(row)) => Ok(load_row(&row)),
         Ok(None) => Ok(Err("there is no such bundle".to_owned())),
@@ -130,8 +135,7 @@ impl ActivePolicy {
     /// [`OpenPolicyError`]: a worker does not start without a bundle.
     pub async fn open(store: &Store) -> Result<Self, OpenPolicyError> {
         let version = store.active_bundle_version().await?.ok_or(OpenPolicyError::Nothing)?;
-        let bundle =
-            load_version(store, version).await?.map_err(|reason| OpenPolicyError::Unusable { version, reason })?;
+        let bundle = read(store, version).await?.map_err(|reason| OpenPolicyError::Unusable { version, reason })?;
         let kept = Kept { version, bundle: Arc::new(bundle), trouble: None };
         Ok(Self { store: store.clone(), kept: Arc::new(Mutex::new(kept)), metrics: Metrics::default() })
     }
@@ -154,7 +158,7 @@ impl ActivePolicy {
         }
         // The transaction holds the write lock, so that version stays the active one.
         if let Some(version) = active {
-            self.take(version, load_version(&self.store, version).await?);
+            self.take(version, read(&self.store, version).await?);
         }
         Ok(Arc::clone(&self.kept().bundle))
     }
