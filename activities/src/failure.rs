@@ -53,7 +53,7 @@ pub(crate) enum ActivityFailure {
     #[error("agent `{agent}` cannot be used: {reason}")]
     BrokenAgent { agent: AgentName, reason: String },
     /// Recorded before it is returned.
-    #[error("policy does not let `{by}` start agent `{agent}`: {reason}")]
+    #[error("`{by}` may not start agent `{agent}`: {reason}")]
     StartDenied { by: PersonId, agent: AgentName, reason: String },
     #[error("cancelled before anything was begun")]
     Cancelled,

@@ -79,6 +79,14 @@ pub fn load_row(row: &BundleRow) -> Result<PolicyBundle, String> {
     Err(format!("its digest is {} here and was {} when it was applied", bundle.digest(), row.digest))
 }
 
+/// The bundle of a version, or in a sentence why this program cannot use it.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub async fn load_version(store: &Store, version: u64) -> Result<Result<PolicyBundle, String>, StoreError> {
+    read(store, version).await
+}
+
 /// The bundle that operator acts are judged by: the active one, or the newest before it that this program can use, as a
 /// worker keeps it.
 #[derive(Debug)]

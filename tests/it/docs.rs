@@ -26,7 +26,7 @@ fn blocks_after(text: &str, begin: &str) -> Vec<String> {
 }
 
 /// The marked blocks of a document, in order.
-fn blocks(document: &str) -> Vec<String> {
+pub(super) fn blocks(document: &str) -> Vec<String> {
     blocks_after(&read(document), MARK)
 }
 
@@ -46,13 +46,13 @@ fn unrun(text: &str) -> Vec<String> {
 }
 
 /// An empty folder, and the programs that a person has on `PATH`.
-struct Desk {
+pub(super) struct Desk {
     folder: TempDir,
     env: Vec<(String, String)>,
 }
 
 impl Desk {
-    async fn new(name: &str) -> Self {
+    pub(super) async fn new(name: &str) -> Self {
         let server = server().await;
         let folder = tempfile::Builder::new().prefix(&format!("{name}-")).tempdir_in(&server.folder).unwrap();
         let programs = tempfile::Builder::new().prefix("bin-").tempdir_in(&server.folder).unwrap().keep();
@@ -65,7 +65,7 @@ impl Desk {
         Self { folder, env }
     }
 
-    fn path(&self) -> &Path {
+    pub(super) fn path(&self) -> &Path {
         self.folder.path()
     }
 
@@ -74,7 +74,7 @@ impl Desk {
     }
 
     /// Runs a script to its end.
-    async fn types(&self, script: &str) -> Said {
+    pub(super) async fn types(&self, script: &str) -> Said {
         say(Path::new("/bin/sh"), &["-euc", script], &self.env(), self.path()).await
     }
 

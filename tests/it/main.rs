@@ -33,6 +33,7 @@ mod kill;
 mod mcp;
 mod metrics;
 mod operating;
+mod operations;
 mod outages;
 #[cfg(test)]
 mod path;

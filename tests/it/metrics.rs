@@ -2,14 +2,14 @@
 
 use std::net::TcpListener;
 
-use mandate_tests::{Scenario, run, until};
+use mandate_tests::{Process, Scenario, run, until};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
 };
 
 /// One GET, with status line and headers.
-async fn get(address: &str, path: &str) -> String {
+pub(super) async fn get(address: &str, path: &str) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
     let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
@@ -18,8 +18,14 @@ async fn get(address: &str, path: &str) -> String {
     answer
 }
 
+/// Where a worker serves them, as its log says.
+pub(super) fn address(worker: &Process) -> String {
+    let log = worker.log();
+    log.split("address=").nth(1).and_then(|rest| rest.split_whitespace().next()).unwrap().to_owned()
+}
+
 /// The value of the only series of this name whose labels contain all of these.
-fn value(served: &str, name: &str, labels: &[&str]) -> f64 {
+pub(super) fn value(served: &str, name: &str, labels: &[&str]) -> f64 {
     let is_one = |line: &&str| {
         let rest = line.strip_prefix(name).filter(|rest| rest.starts_with(['{', ' ']));
         rest.is_some_and(|rest| labels.iter().all(|label| rest.contains(label)))
@@ -34,8 +40,7 @@ fn a_worker_serves_the_metrics_of_a_refund() {
     run(async {
         let scenario = Scenario::new("metrics").await;
         let worker = scenario.worker_with(&["--metrics-address", "127.0.0.1:0"]).await;
-        let log = worker.log();
-        let address = log.split("address=").nth(1).and_then(|rest| rest.split_whitespace().next()).unwrap().to_owned();
+        let address = address(&worker);
         scenario.start_run("Refund order o2").await;
         assert!(scenario.answer().await.contains("45.00 EUR for order o2"));
 

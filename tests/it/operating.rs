@@ -95,8 +95,90 @@ fn a_bundle_is_shown_then_applied_and_rolled_back_by_whom_policy_permits() {
         assert!(said.code == 1 && said.stderr.contains("`mandate bundles`"), "{said:?}");
         let shown = scenario.mandate(&["bundles"]).await.ok();
         assert_eq!(shown.lines().filter(|line| line.contains("active")).count(), 1, "{shown}");
+        scenario.edit(POLICIES, "ammount_cents > 5000 }", "amount_cents > 5000 }");
         let verified = scenario.mandate(&["audit", "verify", "--witness", "none"]).await.ok();
         assert!(verified.starts_with("holds  store"), "{verified}");
+    });
+}
+
+#[test]
+fn each_bundle_stands_in_the_stores_own_chain_with_the_digest_before() {
+    run(async {
+        let scenario = production("apply-records").await;
+        scenario.mandate(&["apply", "--by", KIM, "--yes"]).await.ok();
+        scenario.edit(POLICIES, "amount_cents > 10000", "amount_cents > 5000");
+        scenario.mandate(&["apply", "--by", KIM, "--yes"]).await.ok();
+        let listed = bundles(&scenario).await;
+        let [second, first] = [0, 1].map(|index| listed[index]["digest"].as_str().unwrap().to_owned());
+        scenario.mandate(&["rollback", &first, "--by", KIM, "--yes"]).await.ok();
+        let bodies = scenario.records().await.into_iter().map(|record| record.body);
+        let applied: Vec<_> = bodies
+            .filter_map(|body| match body {
+                RecordBody::BundleApplied { version, digest, previous, by, policies, rollback, .. } => {
+                    let previous = previous.map(|digest| digest.to_string());
+                    assert_eq!((by.as_str(), policies[0].as_str()), (KIM, "operate.platform"));
+                    Some((version, digest.to_string(), previous, rollback))
+                }
+                _ => None,
+            })
+            .collect();
+        let expected = [
+            (1, first.clone(), None, false),
+            (2, second.clone(), Some(first.clone()), false),
+            (3, first, Some(second), true),
+        ];
+        assert_eq!(applied, expected);
+        let told = scenario.mandate(&["explain", "mandate-store"]).await.ok();
+        assert!(told.contains("rolled back to policies") && told.contains("permitted by operate.platform"), "{told}");
+    });
+}
+
+#[test]
+fn at_a_terminal_only_a_yes_applies() {
+    run(async {
+        let scenario = production("apply-asks").await;
+        let apply = ["apply", "--by", KIM];
+        let said = scenario.mandate_at_terminal(&apply, async || (), "").await;
+        assert!(said.code == 3 && said.stderr.contains("apply? [y/N] nothing was applied"), "{said:?}");
+        assert!(said.stdout.contains("+ policy refund.large"), "the difference is shown first: {said:?}");
+        assert!(bundles(&scenario).await.is_empty());
+        let said = scenario.mandate_at_terminal(&apply, async || (), "y").await.ok();
+        assert!(said.contains("active now: version 1"), "{said}");
+        assert_eq!(bundles(&scenario).await.len(), 1);
+    });
+}
+
+#[test]
+fn of_two_people_who_apply_at_once_the_slower_one_is_told() {
+    run(async {
+        let scenario = production("apply-race").await;
+        let apply = ["apply", "--by", KIM, "--yes"];
+        scenario.mandate(&apply).await.ok();
+        scenario.edit(POLICIES, "amount_cents > 10000", "amount_cents > 5000");
+        let faster = async || {
+            scenario.edit(POLICIES, "amount_cents > 5000 }", "amount_cents > 4000 }");
+            scenario.mandate(&apply).await.ok();
+        };
+        let said = scenario.mandate_at_terminal(&apply[..3], faster, "y").await;
+        let why = "version 2 is active, not version 1; nothing was changed: apply again and read the new difference";
+        assert!(said.code == 1 && said.stderr.contains(why), "{said:?}");
+        assert_eq!(bundles(&scenario).await.len(), 2);
+    });
+}
+
+#[test]
+fn a_broken_folder_is_refused_with_the_place_and_changes_nothing() {
+    run(async {
+        let scenario = production("apply-broken").await;
+        scenario.mandate(&["apply", "--by", KIM, "--yes"]).await.ok();
+        let records = scenario.records().await.len();
+        scenario.edit(POLICIES, "amount_cents > 10000", "ammount_cents > 10000");
+        let said = scenario.mandate(&["apply", "--by", KIM, "--yes"]).await;
+        assert_eq!((said.code, said.stdout.as_str()), (4, ""), "{said:?}");
+        for part in ["policies/refunds.cedar:42:8", "context.input.ammount_cents", "did you mean `amount_cents`"] {
+            assert!(said.stderr.contains(part), "`{part}`: {}", said.stderr);
+        }
+        assert_eq!((bundles(&scenario).await.len(), scenario.records().await.len()), (1, records));
     });
 }
 
@@ -135,6 +217,7 @@ fn a_bundle_that_cannot_be_used_is_replaced_by_the_judgement_of_the_one_before()
         refused(&scenario, &said, ("rollback", BO), "no policy permits this").await;
         let said = scenario.mandate(&["rollback", &first, "--by", KIM, "--yes"]).await.ok();
         assert!(said.contains(&format!("active now: version 3, {first}")), "{said}");
+        assert!(said.contains("version 2, unusable →") && said.contains("compared with version 1, "), "{said}");
         assert_eq!(scenario.start_worker().await.stop().await, 0);
     });
 }
@@ -166,8 +249,12 @@ fn quarantine_is_listed_added_and_lifted_by_whom_policy_permits() {
         assert!(add("tool:payments.refund", "eve@acme.example").await.ok().contains("the first reason stays"));
         for target in ["agent:acme/gone/agent", "tool:gone", "server:gone", "model:gone"] {
             let said = add(target, BO).await;
-            assert!(said.code == 0 && said.stderr.contains("the active policies know no"), "{said:?}");
+            assert!(said.code == 2 && said.stderr.contains("the active policies know no"), "{said:?}");
+            let all_the_same = ["quarantine", "add", target, "--by", BO, "--reason", "gone", "--unknown"];
+            scenario.mandate(&all_the_same).await.ok();
         }
+        let said = add("tool:payments.refnd", BO).await;
+        assert!(said.code == 2 && said.stderr.contains("did you mean `payments.refund`?"), "{said:?}");
         let said = add("person:mallory@acme.example", BO).await;
         assert_eq!((said.code, said.stderr.as_str()), (0, ""), "anybody may be locked up: {said:?}");
 
@@ -184,6 +271,8 @@ fn quarantine_is_listed_added_and_lifted_by_whom_policy_permits() {
         refused(&scenario, &said, ("lift", BO), "no policy permits this").await;
         lift("tool:payments.refund", KIM).await.ok();
         assert!(lift("tool:payments.refund", KIM).await.ok().contains("was not in quarantine"));
+        let said = lift("tool:gnoe", KIM).await;
+        assert!(said.code == 0 && said.stderr.contains("did you mean `tool:gone`?"), "{said:?}");
 
         // Whoever is locked up does nothing, also to their own quarantine.
         let said = add("person:kim@acme.example", BO).await;
@@ -194,6 +283,8 @@ fn quarantine_is_listed_added_and_lifted_by_whom_policy_permits() {
         assert_eq!(verified.code, 4, "what reads the folder says that it is broken: {verified:?}");
         scenario.edit(POLICIES, "ammount_cents > 10000", "amount_cents > 10000");
         scenario.mandate(&["audit", "verify", "--witness", "none"]).await.ok();
+        let said = scenario.mandate(&["doctor"]).await.ok();
+        assert!(said.contains("warn  quarantine: agent:acme/gone/agent, "), "{said}");
     });
 }
 
@@ -205,11 +296,28 @@ fn in_production_a_worker_does_not_start_without_an_active_bundle() {
         assert_eq!(worker.wait().await, 4, "{}", worker.log());
         assert!(worker.log().contains("no policy bundle is active"), "{}", worker.log());
         assert!(worker.log().contains("`mandate apply`"), "{}", worker.log());
+        let said = scenario.mandate(&["doctor"]).await;
+        assert!(said.code == 1 && said.stdout.contains("fail  bundle: none was applied"), "{said:?}");
         scenario.mandate(&["apply", "--by", KIM, "--yes"]).await.ok();
         assert_eq!(scenario.start_worker().await.stop().await, 0);
         // A changed folder changes nothing by itself.
         scenario.edit(POLICIES, "amount_cents > 10000", "amount_cents > 5000");
         assert_eq!(scenario.start_worker().await.stop().await, 0);
         assert_eq!(bundles(&scenario).await.len(), 1);
+        let said = scenario.mandate(&["doctor"]).await.ok();
+        assert!(said.contains("warn  bundle: version 1, ") && said.contains("not the folder's"), "{said}");
+    });
+}
+
+#[test]
+fn in_development_a_worker_that_starts_replaces_a_bundle_that_cannot_be_used() {
+    run(async {
+        let scenario = Scenario::new("broken-bundle-in-development").await;
+        assert_eq!(scenario.start_worker().await.stop().await, 0);
+        assert_eq!(scenario.tamper(BROKEN, &"ab".repeat(32)).await, 1);
+        let worker = scenario.start_worker().await;
+        assert!(worker.log().contains("the folder's policies were applied version=3"), "{}", worker.log());
+        let listed = bundles(&scenario).await;
+        assert_eq!((listed.len(), &listed[0]["digest"]), (3, &listed[2]["digest"]), "{listed:?}");
     });
 }

@@ -10,6 +10,7 @@ mod lost_answers;
 mod model;
 mod outages;
 mod pointers;
+mod quarantine;
 mod repeats;
 mod reveal;
 mod run;

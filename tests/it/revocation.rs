@@ -5,6 +5,8 @@ use mandate_tests::{Process, Scenario, run, until};
 use serde_json::{Value, json};
 use temporalio_client::WorkflowExecutionStatus;
 
+use crate::metrics;
+
 const KIM: &str = "kim@acme.example";
 const BO: &str = "bo@acme.example";
 const EVE: &str = "eve@acme.example";
@@ -40,14 +42,21 @@ async fn digests(scenario: &Scenario) -> Vec<String> {
     listed.iter().rev().map(|bundle| bundle["digest"].as_str().unwrap().to_owned()).collect()
 }
 
-/// Something is locked up while a refund waits that is then approved: what the run comes to.
-async fn locked_while_waiting(scenario: &Scenario, target: &str) -> (Process, Value) {
+/// Something is locked up while a refund waits that is then approved: how the run ends.
+async fn locked_while_waiting(scenario: &Scenario, target: &str) -> (Process, WorkflowExecutionStatus) {
     let (worker, request) = waiting(scenario).await;
     lock(scenario, target).await;
     scenario.approve(&request, EVE).await;
-    let result = scenario.result().await;
+    let status = scenario.wait_closed().await;
     scenario.audit_verify().await.ok();
-    (worker, result)
+    (worker, status)
+}
+
+/// The run may not ask its model any more, and ends with that.
+async fn model_denied(scenario: &Scenario, status: WorkflowExecutionStatus, target: &str) {
+    let said = scenario.temporal(&["workflow", "result", "--workflow-id", &scenario.name, "-o", "json"]).await;
+    let why = format!("run ended as model_denied: `{target}` is in quarantine: a leak");
+    assert!(status == WorkflowExecutionStatus::Failed && said.stdout.contains(&why), "{said:?}");
 }
 
 /// The approved call is refused, and says why.
@@ -69,8 +78,9 @@ async fn works_again(scenario: &Scenario, target: &str) {
 
 async fn a_tool_or_its_server(name: &str, target: &str) {
     let scenario = Scenario::new(name).await;
-    let (_worker, result) = locked_while_waiting(&scenario, target).await;
-    assert!(result["answer"]["text"].as_str().unwrap().contains("was not made"), "{result}");
+    let (_worker, status) = locked_while_waiting(&scenario, target).await;
+    assert_eq!(status, WorkflowExecutionStatus::Completed);
+    assert!(scenario.answer().await.contains("was not made"));
     call_refused(&scenario, target).await;
     works_again(&scenario, target).await;
 }
@@ -88,8 +98,8 @@ fn an_approved_call_of_a_server_in_quarantine_is_refused() {
 /// The agent or the person it acts for: the call is refused, and the model is not asked any more.
 async fn all_of_the_run(name: &str, target: &str) {
     let scenario = Scenario::new(name).await;
-    let (_worker, result) = locked_while_waiting(&scenario, target).await;
-    assert_eq!((&result["state"], &result["reason"]), (&"Stopped".into(), &"model_denied".into()), "{result}");
+    let (_worker, status) = locked_while_waiting(&scenario, target).await;
+    model_denied(&scenario, status, target).await;
     call_refused(&scenario, target).await;
 
     scenario.start_run("Refund order o2").await;
@@ -108,12 +118,12 @@ fn a_run_for_a_person_in_quarantine_ends() {
 }
 
 #[test]
-fn a_model_in_quarantine_is_not_asked_and_a_call_that_was_approved_is_still_performed() {
+fn a_model_in_quarantine_is_not_asked_and_what_it_proposed_is_refused() {
     run(async {
         let scenario = Scenario::new("quarantined-model").await;
-        let (_worker, result) = locked_while_waiting(&scenario, "model:support").await;
-        assert_eq!((&result["state"], &result["reason"]), (&"Stopped".into(), &"model_denied".into()), "{result}");
-        assert_eq!(scenario.payments().await.len(), 1, "the call does not touch the model");
+        let (_worker, status) = locked_while_waiting(&scenario, "model:support").await;
+        model_denied(&scenario, status, "model:support").await;
+        call_refused(&scenario, "model:support").await;
         let (outcome, _, _, reason) = decisions(&scenario, "support").await.pop().unwrap();
         assert_eq!((outcome, reason.as_str()), (DecisionOutcome::Deny, "`model:support` is in quarantine: a leak"));
         works_again(&scenario, "model:support").await;
@@ -146,10 +156,40 @@ fn in_production_a_tightened_bundle_denies_what_was_approved_without_a_restart()
 }
 
 #[test]
+fn in_production_a_loosened_bundle_leaves_a_request_until_somebody_decides() {
+    run(async {
+        let scenario = Scenario::new("loosened").await;
+        scenario.edit("mandate.toml", r#"profile = "development""#, r#"profile = "production""#);
+        scenario.mandate(&["apply", "--by", KIM, "--yes"]).await.ok();
+        let (_worker, request) = waiting(&scenario).await;
+        scenario.edit(POLICIES, "amount_cents > 10000", "amount_cents > 60000");
+        scenario.mandate(&["apply", "--by", KIM, "--yes"]).await.ok();
+        assert_eq!(scenario.pending_id().await, request);
+        scenario.approve(&request, BO).await;
+        assert!(scenario.answer().await.contains("500.00 EUR"));
+        assert_eq!(scenario.payments().await.len(), 1);
+        let digests = digests(&scenario).await;
+        let decided = decisions(&scenario, "payments.refund").await;
+        let shown: Vec<_> = decided.iter().map(|(outcome, _, bundle, _)| (*outcome, bundle)).collect();
+        assert_eq!(shown, [(DecisionOutcome::RequireApproval, &digests[0]), (DecisionOutcome::Allow, &digests[1])]);
+        scenario.audit_verify().await.ok();
+    });
+}
+
+#[test]
 fn a_bundle_that_cannot_be_used_leaves_the_last_good_one_in_force() {
     run(async {
         let scenario = Scenario::new("last-good-bundle").await;
-        let (worker, request) = waiting(&scenario).await;
+        let worker = scenario.worker_with(&["--metrics-address", "127.0.0.1:0"]).await;
+        let bundle = async |stale: f64, failures: f64, version: f64| {
+            let served = metrics::get(&metrics::address(&worker), "/metrics").await;
+            let found = ["bundle_stale", "load_failures_total", "bundle_version"]
+                .map(|name| metrics::value(&served, &format!("mandate_policy_{name}"), &[]));
+            assert_eq!(format!("{found:?}"), format!("{:?}", [stale, failures, version]), "{served}");
+        };
+        scenario.start_run("Refund order o1").await;
+        let request = scenario.pending_id().await;
+        bundle(0.0, 0.0, 1.0).await;
         let broken = "INSERT INTO bundles VALUES (2, $1, 1, 'nobody', NULL, 'plain', '{\"sources\": [')";
         assert_eq!(scenario.tamper(broken, &"ab".repeat(32)).await, 1);
         scenario.approve(&request, BO).await;
@@ -160,12 +200,19 @@ fn a_bundle_that_cannot_be_used_leaves_the_last_good_one_in_force() {
         let digests = digests(&scenario).await;
         let decided = decisions(&scenario, "payments.refund").await;
         assert!(decided.iter().all(|(_, _, bundle, _)| *bundle == digests[0]), "{decided:?}");
+        bundle(1.0, 1.0, 1.0).await;
+        let said = scenario.mandate(&["doctor"]).await;
+        let words = "fail  bundle: version 2, abababababab, applied by nobody, cannot be used here";
+        assert!(said.code == 1 && said.stdout.contains(words), "{said:?}");
+        assert!(said.stdout.contains("workers keep the last good one"), "{said:?}");
 
         // The worker goes on with the next good one.
         scenario.edit(POLICIES, "amount_cents > 10000", "amount_cents > 1000");
         scenario.mandate(&["apply", "--by", KIM, "--yes"]).await.ok();
         scenario.start_run("Refund order o2").await;
-        assert_eq!(scenario.pending().await.len(), 1, "45 EUR need a finance lead now");
+        scenario.pending_id().await;
+        bundle(0.0, 1.0, 3.0).await;
+        assert!(scenario.mandate(&["doctor"]).await.ok().contains("ok    bundle: version 3"));
         scenario.audit_verify().await.ok();
     });
 }
@@ -273,6 +320,11 @@ fn a_run_that_its_starter_may_not_start_fails_and_the_refusal_stands_in_the_stor
         assert_eq!(target, "agent:acme/support/refunds for ana@acme.example");
         assert_eq!((by.as_str(), reason.as_str()), ("mallory@acme.example", "no policy permits this"));
         assert!(!records.iter().any(|record| matches!(record.body, RecordBody::RunOpened { .. })), "no run was opened");
+        let typed =
+            "run --agent acme/support/refunds --on-behalf-of ana@acme.example --started-by mallory@acme.example";
+        let typed: Vec<&str> = typed.split(' ').chain(["--task-queue", &scenario.name, "Refund order o2"]).collect();
+        let said = scenario.mandate(&typed).await;
+        assert!(said.code == 3 && said.stderr.contains("`mallory@acme.example` may not start agent"), "{said:?}");
         let verified = scenario.mandate(&["audit", "verify", "--witness", "none"]).await.ok();
         assert!(verified.starts_with("holds  store"), "{verified}");
     });

@@ -30,7 +30,7 @@ pub use binaries::{cargo, profile_folder, program, target_folder, workspace_fold
 pub use database::{Call, Payment};
 pub use history::{Event, History};
 pub use poll::{LONG, until, until_within};
-pub use process::{Process, Said, say};
+pub use process::{Process, Said, say, say_at_terminal};
 pub use scenario::{AGENT, Scenario};
 pub use server::{Server, server};
 

@@ -2,15 +2,20 @@
 
 use std::{
     fs::{self, File},
+    io::Write as _,
     path::{Path, PathBuf},
     process::Stdio,
 };
 
 use nix::{
+    pty::openpty,
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use tokio::process::{Child, Command};
+use tokio::{
+    io::AsyncReadExt as _,
+    process::{Child, Command},
+};
 
 use crate::until;
 
@@ -32,6 +37,8 @@ kill "$watcher"
 exit "$status"
 "#;
 
+/// How a question that waits for an answer ends.
+const ASKS: &[u8] = b"[y/N] ";
 /// How much of a program's log a failed test shows.
 const SHOWN_LINES: usize = 80;
 
@@ -131,6 +138,43 @@ impl Said {
     pub fn ok(self) -> String {
         assert_eq!(self.code, 0, "{self:?}");
         self.stdout
+    }
+}
+
+/// Runs a program that asks at a terminal: once it asks, `meanwhile` happens, then the answer is typed.
+pub async fn say_at_terminal(
+    program: &Path,
+    arguments: &[&str],
+    env: &[(&str, &str)],
+    folder: &Path,
+    meanwhile: impl AsyncFnOnce(),
+    answer: &str,
+) -> Said {
+    let terminal = openpty(None, None).expect("a terminal");
+    let mut command = Command::new(program);
+    command.args(arguments).envs(env.iter().copied()).current_dir(folder).kill_on_drop(true);
+    command.stdin(Stdio::from(terminal.slave)).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("the program runs");
+    let (mut output, mut errors) = (child.stdout.take().expect("a pipe"), child.stderr.take().expect("a pipe"));
+    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+    let asked = async {
+        while !stderr.ends_with(ASKS) {
+            assert!(errors.read_buf(&mut stderr).await.expect("stderr") > 0, "it does not ask: {stderr:?}");
+        }
+        meanwhile().await;
+        File::from(terminal.master.try_clone().expect("the terminal"))
+            .write_all(format!("{answer}\n").as_bytes())
+            .expect("the answer");
+        errors.read_to_end(&mut stderr).await.expect("stderr");
+        output.read_to_end(&mut stdout).await.expect("stdout");
+        child.wait().await.expect("the program ends")
+    };
+    let ended = tokio::time::timeout(crate::LONG, asked).await;
+    let status = ended.unwrap_or_else(|_| panic!("{arguments:?} does not end"));
+    Said {
+        code: status.code().unwrap_or(-1),
+        stdout: String::from_utf8_lossy(&stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&stderr).into_owned(),
     }
 }
 

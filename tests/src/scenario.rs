@@ -23,7 +23,8 @@ use temporalio_client::{
 use temporalio_common::{data_converters::RawValue, protos::temporal::api::common::v1::Payload};
 
 use crate::{
-    Call, History, LONG, Payment, Process, Said, Server, database, program, say, server, until, workspace_folder,
+    Call, History, LONG, Payment, Process, Said, Server, database, program, say, say_at_terminal, server, until,
+    workspace_folder,
 };
 
 /// The agent of the refunds example.
@@ -169,6 +170,15 @@ impl Scenario {
         let folder = self.folder.path().to_str().expect("text");
         let arguments: Vec<&str> = arguments.iter().copied().chain(["--folder", folder]).collect();
         say(&program("mandate"), &arguments, &env, self.folder.path()).await
+    }
+
+    /// The same at a terminal: once it asks, something else happens, then the answer is typed.
+    pub async fn mandate_at_terminal(&self, arguments: &[&str], meanwhile: impl AsyncFnOnce(), answer: &str) -> Said {
+        let env = self.env(&[]);
+        let env: Vec<(&str, &str)> = env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let folder = self.folder.path().to_str().expect("text");
+        let arguments: Vec<&str> = arguments.iter().copied().chain(["--folder", folder]).collect();
+        say_at_terminal(&program("mandate"), &arguments, &env, self.folder.path(), meanwhile, answer).await
     }
 
     /// The Temporal CLI.

@@ -24,15 +24,24 @@ const DEVELOPMENT: &str = "development profile";
 /// When no bundle is active, or it cannot be used.
 pub async fn in_force(config: &Config, store: &Store, identity: &str) -> anyhow::Result<ActivePolicy> {
     if config.profile == Profile::Development {
-        let by = PersonId::parse(DEVELOPMENT)?;
-        let judgement = Judgement::Permitted { policies: Vec::new(), bundle: None };
-        let judged = Judged { by, proof: Proof::Claimed, judgement };
-        let applied = Operator::new(store.clone(), identity).apply(&judged, &to_apply(&config.policy)?).await?;
-        if let Applied::Applied { version } = applied {
-            tracing::info!(version, digest = %config.policy.digest(), "the folder's policies were applied");
-        }
+        apply_folder(config, store, identity).await?;
     }
     Ok(ActivePolicy::open(store).await?)
+}
+
+/// Makes the folder's policies the active ones without asking anybody: for development and for the demo.
+///
+/// # Errors
+/// When the store refuses.
+pub async fn apply_folder(config: &Config, store: &Store, identity: &str) -> anyhow::Result<()> {
+    let by = PersonId::parse(DEVELOPMENT)?;
+    let judgement = Judgement::Permitted { policies: Vec::new(), bundle: None };
+    let judged = Judged { by, proof: Proof::Claimed, judgement };
+    let applied = Operator::new(store.clone(), identity).apply(&judged, &to_apply(&config.policy)?).await?;
+    if let Applied::Applied { version } = applied {
+        tracing::info!(version, digest = %config.policy.digest(), "the folder's policies were applied");
+    }
+    Ok(())
 }
 
 /// The folder's policies as an operator applies them.

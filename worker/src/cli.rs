@@ -286,9 +286,10 @@ fn resolution(text: &str) -> Result<Resolution, String> {
 #[command(after_help = "\
 Examples:
   mandate explain refund-o1 --folder examples/refunds
-  mandate explain refund-o1 --folder examples/refunds --output json    the records as they are stored")]
+  mandate explain refund-o1 --folder examples/refunds --output json    the records as they are stored
+  mandate explain mandate-store --folder examples/refunds              what operators did, and what was refused")]
 pub struct Explain {
-    /// The run's workflow id
+    /// The run's workflow id; `mandate-store` for the store's own chain
     pub workflow_id: String,
     /// First run id, when the workflow id was used more than once [default: the newest]
     #[arg(long, value_name = "FIRST")]

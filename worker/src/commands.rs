@@ -85,7 +85,10 @@ async fn settings_of(store: &config::StoreSettings) -> anyhow::Result<StoreSetti
 async fn open_operators_store(global: &Global) -> anyhow::Result<Store> {
     let settings = settings_of(&config::StoreSettings::load(&global.folder)?).await?;
     let path = settings.path.display();
-    anyhow::ensure!(settings.path.exists(), "there is no store at `{path}`: nothing was applied in this folder yet");
+    anyhow::ensure!(
+        settings.path.exists(),
+        "there is no store at `{path}`: nothing was applied in this folder yet (`mandate apply` makes it)"
+    );
     Ok(Store::open(settings).await?)
 }
 

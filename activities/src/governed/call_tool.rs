@@ -101,16 +101,21 @@ impl Governed {
         run: &Admitted,
         call: &RecordedCall,
     ) -> Result<ToolCallOutcome, ActivityFailure> {
-        let effect = {
+        let checked = self.check_call(run, call)?;
+        let (effect, locked) = {
             let mut tx = self.begin(run).await?;
             if let Some(end) = tx.call_end(call.id).await?
                 && on(Guard::LookFirst)
             {
                 return Ok(end.outcome);
             }
-            tx.effect(EffectId::Tool(call.id)).await?
+            let locked = match &checked {
+                Ok(checked) => self.is_locked(&mut tx, checked.tool).await?,
+                Err(_) => false,
+            };
+            (tx.effect(EffectId::Tool(call.id)).await?, locked)
         };
-        let checked = match self.check_call(run, call)? {
+        let checked = match checked {
             Ok(checked) => checked,
             Err(refusal) => return self.refuse(run, call, refusal).await,
         };
@@ -121,10 +126,13 @@ impl Governed {
         {
             return Ok(outcome);
         }
-        let prepared = match self.tools.prepare(checked.tool).await {
-            Ok(prepared) => prepared.within(Duration::from_secs(run.row.opened.limits.tool_timeout_max_secs)),
-            Err(error @ PrepareToolError::Unreachable { .. }) => return Err(error.into()),
-            Err(error @ (PrepareToolError::Unknown { .. } | PrepareToolError::Changed { .. })) => {
+        let limit = Duration::from_secs(run.row.opened.limits.tool_timeout_max_secs);
+        // A server in quarantine is neither started nor waited for: the decision refuses the call.
+        let prepared = match if locked { None } else { Some(self.tools.prepare(checked.tool).await) } {
+            None => None,
+            Some(Ok(prepared)) => Some(prepared.within(limit)),
+            Some(Err(error @ PrepareToolError::Unreachable { .. })) => return Err(error.into()),
+            Some(Err(error @ (PrepareToolError::Unknown { .. } | PrepareToolError::Changed { .. }))) => {
                 let refusal = refusal(RefusalKind::ToolChanged, error.to_string());
                 return self.refuse(run, call, refusal).await;
             }
@@ -292,7 +300,11 @@ impl Governed {
     ) -> Result<PolicyDecision, ActivityFailure> {
         let facts = tx.facts().await?.with_call(call.recorded.id, call.tool, &subject.amounts);
         let action = PolicyAction::CallTool { tool: call.tool, arguments: call.arguments };
-        self.judge(tx, run, action, &facts, &subject.approved).await
+        let decision = self.judge(tx, run, action, &facts, &subject.approved).await?;
+        if !decision.is_allowed() {
+            return Ok(decision);
+        }
+        Ok(self.denied_for_approver(tx, call.recorded.id, subject.input).await?.unwrap_or(decision))
     }
 
     /// One request for each gate that is not open yet.
@@ -334,16 +346,16 @@ impl Governed {
         run: &Admitted,
         call: &CheckedCall<'_>,
         permit: &RecordedPermit,
-        prepared: PreparedTool,
+        prepared: Option<PreparedTool>,
     ) -> Result<ToolCallOutcome, ActivityFailure> {
         let began = Instant::now();
-        let (answer, masked) = match self.call_builtin(run, call.tool, permit, call.arguments).await? {
-            Some(Ok(built_in)) => (Ok(built_in.answer), built_in.masked),
-            Some(Err(late)) => {
-                let (tool, reason) = (call.tool.name.to_string(), late.to_string());
-                (Err(CallToolError::NotSent { tool, reason }), None)
-            }
-            None => (self.tools.call(permit, prepared, call.arguments).await, None),
+        let not_sent = |reason: String| Err(CallToolError::NotSent { tool: call.tool.name.to_string(), reason });
+        let built_in = self.call_builtin(run, call.tool, permit, call.arguments).await?;
+        let (answer, masked) = match (built_in, prepared) {
+            (Some(Ok(built_in)), _) => (Ok(built_in.answer), built_in.masked),
+            (Some(Err(late)), _) => (not_sent(late.to_string()), None),
+            (None, Some(prepared)) => (self.tools.call(permit, prepared, call.arguments).await, None),
+            (None, None) => (not_sent("it came out of quarantine just now".to_owned()), None),
         };
         failpoint!("tool.after_effect");
         match answer {

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, time::Instant};
 
 use mandate_domain::{
-    PersonId, PolicyId, QuarantineTarget, RunFacts, ToolCallId, ToolDefinition, ToolReach,
+    Address, PersonId, PolicyId, QuarantineTarget, Quarantined, RunFacts, ToolCallId, ToolDefinition, ToolReach,
     policy::{PersonAction, PersonRequest, PolicyAction, PolicyDecision, PolicyOutcome, PolicyRequest, RunOf},
 };
 
@@ -40,10 +40,11 @@ impl Governed {
             QuarantineTarget::Agent(run.row.agent.clone()),
             QuarantineTarget::Person(run.row.on_behalf_of.clone()),
         ];
-        match &action {
-            PolicyAction::CallTool { tool, .. } => touched.extend(targets_of(tool)),
-            PolicyAction::InvokeModel { model } => touched.push(QuarantineTarget::Model((*model).clone())),
+        if let PolicyAction::CallTool { tool, .. } = &action {
+            touched.extend(targets_of(tool));
         }
+        // Its calls too: they are its words, and a model is locked up because those are not trusted any more.
+        touched.push(QuarantineTarget::Model(run.row.definition.model.clone()));
         if let Some(denied) = self.quarantined(tx, &touched).await? {
             return Ok(denied);
         }
@@ -85,8 +86,32 @@ impl Governed {
         tx: &mut Tx,
         touched: &[QuarantineTarget],
     ) -> Result<Option<PolicyDecision>, ActivityFailure> {
-        let hit = tx.quarantined(touched).await?.filter(|_| on(Guard::Quarantine));
-        let Some(hit) = hit else { return Ok(None) };
+        let hit = tx.quarantined(touched).await?;
+        self.denied_by(tx, hit).await
+    }
+
+    /// Denies a call that somebody released who is in quarantine by now.
+    pub(super) async fn denied_for_approver(
+        &self,
+        tx: &mut Tx,
+        call: ToolCallId,
+        arguments: &Address,
+    ) -> Result<Option<PolicyDecision>, ActivityFailure> {
+        let hit = tx.approver_in_quarantine(call, arguments).await?;
+        self.denied_by(tx, hit).await
+    }
+
+    /// Whether a tool or its server is in quarantine: then it is not even connected to.
+    pub(super) async fn is_locked(&self, tx: &mut Tx, tool: &ToolDefinition) -> Result<bool, ActivityFailure> {
+        Ok(on(Guard::Quarantine) && tx.quarantined(&targets_of(tool)).await?.is_some())
+    }
+
+    async fn denied_by(
+        &self,
+        tx: &mut Tx,
+        hit: Option<Quarantined>,
+    ) -> Result<Option<PolicyDecision>, ActivityFailure> {
+        let Some(hit) = hit.filter(|_| on(Guard::Quarantine)) else { return Ok(None) };
         let reason = format!("`{}` is in quarantine: {}", hit.target, hit.reason);
         let bundle = self.policy.in_force(tx).await?.digest().clone();
         Ok(Some(PolicyDecision { outcome: PolicyOutcome::Deny, policies: Vec::new(), bundle, reason }))
@@ -106,7 +131,7 @@ impl Governed {
 }
 
 /// A tool and the server it is reached by.
-fn targets_of(tool: &ToolDefinition) -> Vec<QuarantineTarget> {
+pub(super) fn targets_of(tool: &ToolDefinition) -> Vec<QuarantineTarget> {
     let server = match &tool.reach {
         ToolReach::Mcp { server, .. } => Some(QuarantineTarget::Server(server.clone())),
         ToolReach::Builtin { .. } => None,

@@ -6,13 +6,14 @@ use mandate_domain::{
     AgentDefinition, AgentTask, ChainHead, Digest, Message, OpenedRun, PersonId, Proof, RecordBody, RunChain, RunPins,
     ToolDefinition, Who, canonical,
     policy::{PersonAction, PolicyDecision, RunOf},
+    quarantine::first_hit,
 };
 use mandate_workflows::{
     contract::{OpenRunInput, OpenRunOutput},
     lenient::{Lenient, Start},
 };
 
-use super::{Governed, failpoint};
+use super::{Governed, failpoint, judge::targets_of};
 use crate::{
     caller::Caller,
     executions::StartedExecution,
@@ -53,14 +54,20 @@ impl Governed {
         })
     }
 
-    /// The offered tools, each compared with what its server offers now.
+    /// The offered tools, each compared with what its server offers now. Those in quarantine are left alone: nobody calls
+    /// them, and whoever does after that is over compares them first.
     async fn resolve_tools(&self, agent: &AgentDefinition) -> Result<Vec<ToolDefinition>, ActivityFailure> {
+        let list = self.store.quarantine_list().await?;
         let mut tools = Vec::with_capacity(agent.tools.len());
         for name in &agent.tools {
             let Some(tool) = self.catalog.tools.get(name) else {
                 let reason = format!("tool `{name}` is not registered");
                 return Err(ActivityFailure::BrokenAgent { agent: agent.name.clone(), reason });
             };
+            if on(Guard::Quarantine) && first_hit(&list, &targets_of(tool)).is_some() {
+                tools.push(tool.clone());
+                continue;
+            }
             match self.tools.prepare(tool).await {
                 Ok(_) => tools.push(tool.clone()),
                 Err(error @ PrepareToolError::Unreachable { .. }) => return Err(error.into()),

@@ -3,7 +3,7 @@
 //! Deliberately absent: whether a bundle is any good. Whoever takes one from here loads it, compares its digest with the
 //! one in the row, and keeps the one it has if they differ.
 
-use mandate_domain::{Digest, PersonId, QuarantineTarget, Quarantined, quarantine::first_hit};
+use mandate_domain::{Address, Digest, PersonId, QuarantineTarget, Quarantined, ToolCallId, quarantine::first_hit};
 use serde_json::Value;
 
 use super::{
@@ -161,6 +161,31 @@ impl Tx {
         .await?;
         let hits: Vec<_> = rows.into_iter().map(quarantined).collect::<Result<_, _>>()?;
         Ok(first_hit(&hits, touched).cloned())
+    }
+
+    /// Somebody in quarantine who approved a request that was to release this call.
+    ///
+    /// # Errors
+    /// [`StoreError`] of the database or of a row that cannot be read.
+    pub async fn approver_in_quarantine(
+        &mut self,
+        call: ToolCallId,
+        arguments: &Address,
+    ) -> Result<Option<Quarantined>, StoreError> {
+        let row: Option<QuarantineColumns> = sqlx::query_as(
+            "SELECT q.kind, q.name, q.reason, q.quarantined_by, q.since_micros
+             FROM requests AS r
+             JOIN votes AS v ON v.chain = r.chain AND v.request = r.request
+             JOIN quarantine AS q ON q.kind = 'person' AND q.name = v.person
+             WHERE r.chain = $1 AND r.call = $2 AND r.arguments = $3 AND r.state IN ('approved', 'consumed')
+             ORDER BY q.name LIMIT 1",
+        )
+        .bind(self.chain()?)
+        .bind(call.to_string())
+        .bind(arguments.as_str())
+        .fetch_optional(&mut *self.db)
+        .await?;
+        row.map(quarantined).transpose()
     }
 }
 

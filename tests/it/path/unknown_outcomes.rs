@@ -4,7 +4,8 @@ use mandate_domain::{RecordBody, RefusalKind, Resolution, ToolCallOutcome};
 use nix::sys::signal::Signal;
 
 use super::{
-    run::{ANA, BO, Run, call, instruct, refund},
+    quarantine::{lift, lock},
+    run::{ANA, BO, EVE, Run, call, instruct, refund},
     world::{Folder, World, wait_until},
 };
 
@@ -89,6 +90,37 @@ async fn who_is_in_no_group_and_what_is_not_unknown_settles_nothing() {
     let twice = run.resolve("t1.0", Resolution::DidNotHappen, BO).await;
     assert!(matches!(twice.settled, Some(ToolCallOutcome::Returned { .. })) && twice.refused.is_some());
     assert_eq!((run.count(resolved).await, run.count(refused).await), (1, 3));
+    assert_eq!(run.paid().await, [4_500]);
+}
+
+const NOT_EVE: &str = r#"@id("resolve.not_eve") @reason("eve says nothing of calls")
+    forbid (principal == Mandate::User::"eve@acme.example", action == Mandate::Action::"resolve", resource);"#;
+
+#[tokio::test]
+async fn whom_policy_or_quarantine_holds_off_settles_nothing() {
+    let folder = Folder::proposing(&[&refund(4_500)]).edit("tools/payments.refund.toml", CHECK, "");
+    let world = folder.server("exec $SERVER --delay-ms 60000").policy("eve", NOT_EVE).world().await;
+    let mut run = parked(&world).await;
+    let held_off = async |run: &mut Run<'_>, by: &str, why: &str| {
+        let said = run.resolve("t1.0", Resolution::Happened, by).await;
+        assert!(said.settled.is_none() && said.refused.as_ref().is_some_and(|said| said.contains(why)), "{said:?}");
+    };
+    held_off(&mut run, EVE, "eve says nothing of calls").await;
+    lock(&world).await;
+    held_off(&mut run, BO, "`person:bo@acme.example` is in quarantine: stolen laptop").await;
+    lift(&world).await;
+    assert_eq!(run.resolve("t1.0", Resolution::Happened, BO).await.refused, None);
+    let bodies = world.bodies(&run.opened.run).await.into_iter();
+    let by: Vec<_> = bodies
+        .filter_map(|body| match body {
+            RecordBody::Resolved { by, policies, bundle: Some(_), .. } => {
+                Some((by.to_string(), policies.first().map(ToString::to_string)))
+            }
+            _ => None,
+        })
+        .collect();
+    let expected = [(EVE, Some("resolve.not_eve")), (BO, None), (BO, Some("resolve.finance"))];
+    assert_eq!(by, expected.map(|(by, policy)| (by.to_owned(), policy.map(str::to_owned))));
     assert_eq!(run.paid().await, [4_500]);
 }
 

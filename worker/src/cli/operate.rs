@@ -91,7 +91,8 @@ Examples:
   mandate quarantine add tool:payments.refund --by bo@acme.example --reason 'pays twice'
   mandate quarantine add agent:acme/support/refunds --by bo@acme.example --reason 'refunds what nobody returned'
 
-Exit code 3: the active policies do not permit it.")]
+It is effective with the next step of every run. Exit code 2: nothing has this name, 3: the active policies do not permit
+it.")]
 pub struct QuarantineAdd {
     /// What: `agent:`, `tool:`, `server:`, `model:` or `person:` and the name
     #[arg(value_name = "KIND:NAME")]
@@ -102,6 +103,9 @@ pub struct QuarantineAdd {
     /// Why. Whoever is refused reads it, and so does the model
     #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub reason: String,
+    /// Lock up a name that the active policies do not know
+    #[arg(long)]
+    pub unknown: bool,
 }
 
 /// Options of `quarantine lift`.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use anyhow::Context as _;
 use mandate_activities::{
-    operator::{Applied, BundleToApply, Judged, Judgement, Operator},
+    operator::{Applied, BundleToApply, Judged, Judgement, Operator, OperatorError},
     policy::{OpenPolicyError, Usable, newest_usable},
     store::Store,
 };
@@ -43,6 +43,9 @@ pub(super) struct Before {
 struct Shown {
     before: Option<Named>,
     after: Named,
+    /// The version that the difference is to, where that is not the one before, which cannot be used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    compared_with: Option<u64>,
     difference: Difference,
     permitted: bool,
     policies: Vec<String>,
@@ -142,7 +145,8 @@ pub(super) async fn carry_out(
     let store = store.context("there is no store")?;
     let judged = Judged { by: options.by.clone(), proof: Proof::Claimed, judgement: Judgement::from(decision) };
     proposal.bundle.expected_version = Some(before.version);
-    match Operator::new(store.clone(), worker::identity()).apply(&judged, &proposal.bundle).await? {
+    let applied = Operator::new(store.clone(), worker::identity()).apply(&judged, &proposal.bundle).await;
+    match applied.map_err(|error| advised(error, proposal.verb()))? {
         Applied::Applied { version } => {
             shown.after.version = version;
             shown.outcome = Outcome::Applied;
@@ -153,11 +157,21 @@ pub(super) async fn carry_out(
         }
         Applied::Refused { reason } => {
             shown.permitted = false;
-            shown.reason = reason;
+            shown.reason = format!("`{}` may not {}: {reason}", options.by, proposal.verb());
             shown.outcome = Outcome::Refused;
         }
     }
     shown.done(options.output)
+}
+
+/// Says what to do where somebody else was faster.
+fn advised(error: OperatorError, verb: &str) -> anyhow::Error {
+    match error {
+        OperatorError::BundleMoved { .. } | OperatorError::JudgedByOther { .. } => {
+            anyhow::anyhow!("{error}; nothing was changed: {verb} again and read the new difference")
+        }
+        OperatorError::Store(_) | OperatorError::BundleTooLarge { .. } => error.into(),
+    }
 }
 
 /// What policy says: the bundle in force, or where there is none the new one itself, so that nobody applies a first
@@ -186,6 +200,7 @@ fn shown(before: &Before, proposal: &Proposal<'_>, decision: &PolicyDecision, by
     Shown {
         before: before.named(),
         after: Named { version, digest: Some(proposal.policy.digest().clone()) },
+        compared_with: before.judge.as_ref().filter(|judge| judge.trouble.is_some()).map(|judge| judge.version),
         difference: Difference::between(before.bundle(), proposal.policy),
         permitted: decision.is_allowed(),
         policies: decision.policies.iter().map(ToString::to_string).collect(),
@@ -223,8 +238,13 @@ impl Shown {
         }
         let before = self.before.as_ref().map_or("none".to_owned(), named);
         let head = format!("policies: {before} → {}", named(&self.after));
+        let head = match self.compared_with {
+            Some(version) => format!("{head}\ncompared with version {version}, the last one that can be used here"),
+            None => head,
+        };
         if self.difference.is_empty() {
-            return format!("{head}\nnothing differs but what this program makes of the files");
+            let nothing = self.compared_with.map_or(" but what this program makes of the files", |_| "");
+            return format!("{head}\nnothing differs{nothing}");
         }
         format!("{head}\n\n{}\n", self.difference.text())
     }
@@ -243,7 +263,9 @@ impl Shown {
             Outcome::DryRun if self.permitted => {
                 output::note(format_args!("nothing was applied; it would be permitted: {reason}"));
             }
-            Outcome::DryRun => return Err(Refused(format!("it would be refused: {reason}")).into()),
+            Outcome::DryRun => {
+                return Err(Refused(format!("nothing was applied; it would be refused: {reason}")).into());
+            }
             Outcome::NotConfirmed => {
                 output::note("nothing was applied");
                 return Ok(Exit::Denied);

@@ -16,8 +16,9 @@ use mandate_workflows::snapshot::PendingRequest;
 use serde_json::json;
 use tokio::time::{Duration, Instant, sleep};
 
-use super::{decide, explain, load, open_store, run, verify};
+use super::{decide, explain, load, open_store, run, verify, worker};
 use crate::{
+    bundle,
     cli::{self, Global},
     connection::{self, Handle, Temporal},
     dev_server::{self, DevServer, DevServerOptions, Found},
@@ -161,6 +162,7 @@ async fn find_or_start(global: &Global, place: &Place) -> anyhow::Result<(Option
 
 async fn show(global: &Global, options: &cli::Demo, place: &Place, server: Option<&Started>) -> anyhow::Result<Exit> {
     let temporal = connection::connect(global).await?;
+    apply(global).await?;
     let mut worker = WorkerProcess::start(global, TASK_QUEUE, &place.state.join("worker.log"), &temporal)?;
     let exit = tokio::select! {
         exit = walk(global, options, &temporal, server) => exit,
@@ -169,6 +171,15 @@ async fn show(global: &Global, options: &cli::Demo, place: &Place, server: Optio
     };
     worker.stop().await;
     exit
+}
+
+/// The demo's policies are those of its folder, whatever profile that names.
+async fn apply(global: &Global) -> anyhow::Result<()> {
+    let config = load(&global.folder)?;
+    let store = open_store(&config).await?;
+    let applied = bundle::apply_folder(&config, &store, &worker::identity()).await;
+    store.close().await;
+    applied
 }
 
 /// Starts the run, decides, and prints result, timeline, verdict and link.

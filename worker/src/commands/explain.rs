@@ -1,4 +1,4 @@
-//! `mandate explain`: what happened in one run, told from the audit log alone. Temporal is not asked: its history may
+//! `mandate explain`: what happened in one run, or what operators did to the store, told from the audit log alone. Temporal is not asked: its history may
 //! be gone long before the record is.
 
 use anyhow::Context as _;
@@ -36,7 +36,9 @@ pub async fn explain(global: &Global, options: &Explain) -> anyhow::Result<Exit>
 async fn find(store: &Store, workflow_id: &str, first_run_id: Option<&str>) -> anyhow::Result<RunChain> {
     let runs = store.runs(Some(workflow_id)).await?;
     let wanted = |run: &RunChain| first_run_id.is_none_or(|first| run.first_run_id == first);
-    let found = runs.iter().map(|summary| summary.run.clone()).find(wanted);
+    let own = store.own_chain();
+    let named = workflow_id == own.workflow_id;
+    let found = runs.iter().map(|summary| summary.run.clone()).find(wanted).or_else(|| named.then_some(own));
     if runs.len() > 1 && first_run_id.is_none() {
         output::note(format_args!(
             "{} runs used this workflow id; this is the newest. Others by --run-id:",
@@ -105,7 +107,7 @@ fn what(body: &RecordBody) -> String {
             format!("run opened: prompt {}, model {model}, policies {}", short(prompt.as_str()), short(bundle.as_str()))
         }
         RecordBody::Decision { effect, target, outcome, policies, reason, .. } => {
-            format!("{effect} {target}: {} by {}: {reason}", decided(*outcome), named(policies))
+            format!("{effect} {target}: {}{}: {reason}", decided(*outcome), by(policies))
         }
         RecordBody::CallRefused { effect, target, reason, .. } => format!("{effect} {target}: refused: {reason}"),
         RecordBody::Intent { effect, target, input, epoch, approvals, .. } => {
@@ -150,19 +152,19 @@ fn what(body: &RecordBody) -> String {
             let verb = if *rollback { "rolled back to" } else { "applied" };
             let before = previous.as_ref().map_or("none", |previous| short(previous.as_str()));
             format!(
-                "{verb} policies {}, version {version}, before {before}, by {}",
+                "{verb} policies {}, version {version}, before {before}, permitted{}",
                 short(digest.as_str()),
-                named(policies)
+                by(policies)
             )
         }
         RecordBody::Quarantined { target, policies, reason, .. } => {
-            format!("{target}: put into quarantine by {}: {reason}", named(policies))
+            format!("{target}: put into quarantine, permitted{}: {reason}", by(policies))
         }
         RecordBody::QuarantineLifted { target, policies, .. } => {
-            format!("{target}: quarantine lifted by {}", named(policies))
+            format!("{target}: quarantine lifted, permitted{}", by(policies))
         }
         RecordBody::OperatorRefused { action, target, policies, reason, .. } => {
-            format!("{target}: {action} refused by {}: {reason}", named(policies))
+            format!("{target}: {action} refused{}: {reason}", by(policies))
         }
         RecordBody::RunClosed { state, reason, turns, usage, unknown_outcomes } => {
             let why = reason.map_or(String::new(), |reason| format!(" ({})", reason.as_str()));
@@ -211,11 +213,12 @@ fn known(known_by: KnownBy) -> &'static str {
     }
 }
 
-fn named(policies: &[PolicyId]) -> String {
+/// Which policies said so. Where none did, the reason tells: nothing permits it, or a quarantine.
+fn by(policies: &[PolicyId]) -> String {
     if policies.is_empty() {
-        return "no policy".to_owned();
+        return String::new();
     }
-    policies.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    format!(" by {}", policies.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))
 }
 
 fn tokens(usage: Option<&Usage>) -> String {
@@ -261,6 +264,11 @@ mod tests {
             "policy                    t2.0 payments.refund: people decide by refund.large: large",
         );
         check(
+            &serde_json::json!({ "kind": "decision", "effect": "m3", "target": "support", "input": input,
+                "outcome": "deny", "policies": [], "bundle": "2".repeat(64), "reason": "`model:support` is in quarantine" }),
+            "policy                    m3 support: denied: `model:support` is in quarantine",
+        );
+        check(
             &serde_json::json!({ "kind": "intent", "effect": "t2.0", "target": "payments.refund", "input": input,
                 "epoch": 1, "approvals": ["r1-7f3a9c"] }),
             "acme/support/refunds      t2.0 payments.refund: about to be performed, input abababababab, epoch 1, \
@@ -287,27 +295,27 @@ mod tests {
             serde_json::json!({ "kind": "bundle_applied", "version": 2, "digest": "2".repeat(64),
                 "previous": "1".repeat(64), "by": "olga@acme.example", "proof": "claimed",
                 "policies": ["operators.apply"], "rollback": false }),
-            "applied policies 222222222222, version 2, before 111111111111, by operators.apply",
+            "applied policies 222222222222, version 2, before 111111111111, permitted by operators.apply",
         );
         check(
             serde_json::json!({ "kind": "bundle_applied", "version": 1, "digest": "2".repeat(64),
                 "by": "olga@acme.example", "proof": "claimed", "policies": [], "rollback": true }),
-            "rolled back to policies 222222222222, version 1, before none, by no policy",
+            "rolled back to policies 222222222222, version 1, before none, permitted",
         );
         check(
             serde_json::json!({ "kind": "quarantined", "target": target, "by": "olga@acme.example", "proof": "claimed",
                 "policies": ["operators.stop"], "reason": "leak" }),
-            "tool:payments.refund: put into quarantine by operators.stop: leak",
+            "tool:payments.refund: put into quarantine, permitted by operators.stop: leak",
         );
         check(
             serde_json::json!({ "kind": "quarantine_lifted", "target": target, "by": "olga@acme.example",
                 "proof": "claimed", "policies": ["operators.stop"] }),
-            "tool:payments.refund: quarantine lifted by operators.stop",
+            "tool:payments.refund: quarantine lifted, permitted by operators.stop",
         );
         check(
             serde_json::json!({ "kind": "operator_refused", "action": "lift", "target": "tool:payments.refund",
                 "by": "olga@acme.example", "proof": "claimed", "policies": [], "reason": "nobody may" }),
-            "tool:payments.refund: lift refused by no policy: nobody may",
+            "tool:payments.refund: lift refused: nobody may",
         );
     }
 

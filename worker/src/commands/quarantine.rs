@@ -10,7 +10,7 @@ use mandate_activities::{
     store::Store,
 };
 use mandate_domain::{
-    PersonId, Proof, QuarantineTarget, Quarantined,
+    AgentName, ModelName, PersonId, Proof, QuarantineTarget, Quarantined, ServerName, ToolName,
     policy::{PersonAction, PersonRequest, PolicyBundle, Registry},
     render,
 };
@@ -19,11 +19,14 @@ use serde::Serialize;
 use super::{change::warn_of_trouble, open_operators_store, worker};
 use crate::{
     cli::{Global, Listing, Quarantine, QuarantineAdd, QuarantineLift},
-    output::{self, Exit, OutputFormat, Refused},
+    config::suggestion,
+    output::{self, Exit, OutputFormat, Refused, UsageError},
 };
 
 /// Microseconds in a millisecond.
 const MICROS: u64 = 1000;
+/// So many wrong letters are a slip.
+const DISTANCE_MAX: usize = 2;
 /// How often an act is asked for anew when another bundle became the active one in between.
 const TRIES: usize = 5;
 
@@ -63,16 +66,21 @@ async fn list(store: &Store, options: &Listing) -> anyhow::Result<Exit> {
 }
 
 async fn add(store: &Store, options: &QuarantineAdd) -> anyhow::Result<Exit> {
-    let QuarantineAdd { target, by, reason } = options;
+    let QuarantineAdd { target, by, reason, unknown } = options;
+    if !unknown {
+        check_known(newest_usable(store).await?.bundle.registry(), target)?;
+    }
     let (acted, judge) = act(store, &Act { by, target, reason: Some(reason) }).await?;
     let target = render::escape_line(&target.to_string());
     match acted {
         Acted::Done => output::data(format_args!("{target} is in quarantine"))?,
         Acted::AlreadySo => output::data(format_args!("{target} was in quarantine already; the first reason stays"))?,
-        Acted::Refused { reason } => return Err(Refused(render::escape_line(&reason)).into()),
+        Acted::Refused { reason } => return Err(refused(by, "lock this up", &reason)),
     }
-    if !is_configured(judge.bundle.registry(), &options.target) {
-        output::note(format_args!("note: the active policies know no {target}"));
+    if let QuarantineTarget::Person(person) = &options.target
+        && let Some(meant) = alike(judge.bundle.registry(), person)
+    {
+        output::note(format_args!("note: if you meant `{meant}`, lock that up and lift this"));
     }
     if !somebody_may_lift(&judge.bundle, &options.target, &store.quarantine_list().await?) {
         output::note("warning: nobody of the configured groups may lift this now; another bundle has to permit it");
@@ -86,10 +94,31 @@ async fn lift(store: &Store, options: &QuarantineLift) -> anyhow::Result<Exit> {
     let target = render::escape_line(&target.to_string());
     match acted {
         Acted::Done => output::data(format_args!("{target} is not in quarantine any more"))?,
-        Acted::AlreadySo => output::data(format_args!("{target} was not in quarantine"))?,
-        Acted::Refused { reason } => return Err(Refused(render::escape_line(&reason)).into()),
+        Acted::AlreadySo => {
+            output::data(format_args!("{target} was not in quarantine"))?;
+            let list = store.quarantine_list().await?;
+            let listed: Vec<_> = list.iter().map(|held| render::escape_line(&held.target.to_string())).collect();
+            if !listed.is_empty() {
+                let help = suggestion(&target, listed.iter().map(String::as_str));
+                output::note(format_args!("note: `mandate quarantine list` shows what is; {help}"));
+            }
+        }
+        Acted::Refused { reason } => return Err(refused(by, "lift this", &reason)),
     }
     Ok(Exit::Done)
+}
+
+fn refused(by: &PersonId, act: &str, reason: &str) -> anyhow::Error {
+    Refused(render::escape_line(&format!("`{by}` may not {act}: {reason}"))).into()
+}
+
+/// Somebody of a group whose name is nearly, and not quite, that of a person who is in none.
+fn alike<'a>(registry: &'a Registry, person: &PersonId) -> Option<&'a PersonId> {
+    let mut members: BTreeSet<&PersonId> = registry.groups.values().flatten().collect();
+    if members.remove(person) {
+        return None;
+    }
+    members.into_iter().find(|member| strsim::damerau_levenshtein(member.as_str(), person.as_str()) <= DISTANCE_MAX)
 }
 
 /// What is to be done. Without a reason it is lifted.
@@ -125,15 +154,24 @@ async fn act(store: &Store, act: &Act<'_>) -> anyhow::Result<(Acted, Usable)> {
     }
 }
 
-/// Whether the bundle in force knows the thing. People need not be in a group, so any of them is known.
-fn is_configured(registry: &Registry, target: &QuarantineTarget) -> bool {
-    match target {
-        QuarantineTarget::Agent(name) => registry.agents.contains(name),
-        QuarantineTarget::Tool(name) => registry.tools.contains_key(name),
-        QuarantineTarget::Server(name) => registry.servers().contains(name),
-        QuarantineTarget::Model(name) => registry.models.contains_key(name),
-        QuarantineTarget::Person(_) => true,
+/// Refuses a name that the bundle in force does not know: who misspells one must not believe that it is locked up.
+fn check_known(registry: &Registry, target: &QuarantineTarget) -> Result<(), UsageError> {
+    let known: Vec<&str> = match target {
+        QuarantineTarget::Agent(_) => registry.agents.iter().map(AgentName::as_str).collect(),
+        QuarantineTarget::Tool(_) => registry.tools.keys().map(ToolName::as_str).collect(),
+        QuarantineTarget::Server(_) => registry.servers().into_iter().map(ServerName::as_str).collect(),
+        QuarantineTarget::Model(_) => registry.models.keys().map(ModelName::as_str).collect(),
+        // People need not be in a group, so anybody may be meant.
+        QuarantineTarget::Person(_) => return Ok(()),
+    };
+    let (kind, name) = (target.kind(), target.name());
+    if known.contains(&name) {
+        return Ok(());
     }
+    let help = suggestion(name, known);
+    Err(UsageError(format!(
+        "nothing was locked up: the active policies know no {kind} `{name}`; {help} (--unknown takes the name as it is)"
+    )))
 }
 
 /// Whether anybody of the configured groups who is not in quarantine may take the thing out of it.
@@ -171,6 +209,36 @@ fn text(listed: &[Listed<'_>]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_that_nobody_knows_is_refused_with_what_may_have_been_meant() {
+        let registry = Registry {
+            models: [("support".parse().unwrap(), "scripted".parse().unwrap())].into(),
+            agents: ["acme/support/refunds".parse().unwrap()].into(),
+            ..Registry::default()
+        };
+        let check = |target: &str| check_known(&registry, &target.parse().unwrap()).map_err(|error| error.to_string());
+        for known in ["model:support", "agent:acme/support/refunds", "person:whoever"] {
+            assert_eq!(check(known), Ok(()), "{known}");
+        }
+        for (unknown, words) in [
+            ("model:suport", "no model `suport`; did you mean `support`?"),
+            ("agent:zeta/office/writer", "no agent `zeta/office/writer`; known: `acme/support/refunds`"),
+            ("tool:clock", "no tool `clock`; none is configured"),
+        ] {
+            let said = check(unknown).unwrap_err();
+            assert!(said.contains(words) && said.contains("--unknown"), "{said}");
+        }
+    }
+
+    #[test]
+    fn a_person_who_is_nearly_somebody_else_is_pointed_out() {
+        let members = ["bo@acme.example", "eve@acme.example"].map(|name| name.parse().unwrap()).to_vec();
+        let registry = Registry { groups: [("leads".parse().unwrap(), members)].into(), ..Registry::default() };
+        let check = |person: &str| alike(&registry, &person.parse().unwrap()).map(PersonId::as_str);
+        assert_eq!(check("bo@acme.exmple"), Some("bo@acme.example"));
+        assert_eq!((check("bo@acme.example"), check("ana@acme.example")), (None, None));
+    }
 
     #[test]
     fn foreign_text_cannot_move_the_cursor() {

@@ -14,6 +14,8 @@ use crate::{
 
 /// How often the run is asked where it stands.
 const POLL_EVERY: Duration = Duration::from_millis(500);
+/// How the detail of a run begins that policy did not let anybody start.
+const START_DENIED: &str = "StartDenied: ";
 
 /// Starts a run, follows it and prints its result.
 ///
@@ -125,8 +127,10 @@ pub fn show(ended: &Ended) -> anyhow::Result<Exit> {
 
 fn exit_of(result: Option<&AgentResult>) -> Exit {
     let Some(result) = result else { return Exit::Failure };
+    let start_denied = result.detail.as_ref().is_some_and(|detail| detail.starts_with(START_DENIED));
     match (result.state, result.reason) {
         (RunState::Completed, _) => Exit::Done,
+        (RunState::Failed, Some(EndReason::RefusedStart)) if start_denied => Exit::Denied,
         (RunState::Stopped, _) | (RunState::Failed, Some(EndReason::ModelDenied)) => Exit::Denied,
         (
             RunState::Failed
@@ -146,8 +150,12 @@ mod tests {
     use super::*;
 
     fn exit(state: &str, reason: Option<&str>) -> Exit {
+        exit_with(state, reason, None)
+    }
+
+    fn exit_with(state: &str, reason: Option<&str>, detail: Option<&str>) -> Exit {
         let result = serde_json::from_value(serde_json::json!({
-            "state": state, "reason": reason, "turns": 1, "tool_calls": 0,
+            "state": state, "reason": reason, "detail": detail, "turns": 1, "tool_calls": 0,
             "usage": { "input_tokens": 0, "output_tokens": 0 }, "audit": { "records": 0, "head": "0".repeat(64) },
         }));
         exit_of(Some(&result.unwrap()))
@@ -159,6 +167,9 @@ mod tests {
         assert_eq!(exit("Stopped", Some("halted")), Exit::Denied);
         assert_eq!(exit("Failed", Some("model_denied")), Exit::Denied);
         assert_eq!(exit("Failed", Some("unavailable")), Exit::Failure);
+        let denied = "StartDenied: `ana` may not start agent `a/b/c`: no policy permits this";
+        assert_eq!(exit_with("Failed", Some("refused_start"), Some(denied)), Exit::Denied);
+        assert_eq!(exit_with("Failed", Some("refused_start"), Some("UnknownAgent: none")), Exit::Failure);
         assert_eq!(exit("Cancelled", Some("cancelled")), Exit::Failure);
         assert_eq!(exit_of(None), Exit::Failure);
     }

@@ -1,8 +1,8 @@
 //! Which policies are in force, whether they are the folder's, and what is in quarantine. Nothing is made or migrated.
 
 use mandate_activities::{
-    policy::load_row,
-    store::{BundleRow, Store},
+    policy::load_version,
+    store::{BundleSummary, Store},
 };
 
 use super::Finding;
@@ -35,8 +35,8 @@ pub(super) async fn checks(config: &Config) -> Vec<Finding> {
 
 async fn look(config: &Config) -> anyhow::Result<Vec<Finding>> {
     let store = open_store(config).await?;
-    let bundle = match store.active_bundle().await? {
-        Some(row) => of_row(config, &row),
+    let bundle = match store.bundles().await?.first() {
+        Some(active) => of_active(config, active, load_version(&store, active.version).await?.err()),
         None => none(config, "none was applied"),
     };
     let listed = store.quarantine_list().await?;
@@ -60,14 +60,14 @@ fn none(config: &Config, detail: &str) -> Finding {
     }
 }
 
-fn of_row(config: &Config, row: &BundleRow) -> Finding {
-    let digest: String = row.digest.as_str().chars().take(12).collect();
-    let detail = format!("version {}, {digest}, applied by {}", row.version, row.applied_by);
-    if let Err(reason) = load_row(row) {
+fn of_active(config: &Config, active: &BundleSummary, trouble: Option<String>) -> Finding {
+    let digest: String = active.digest.as_str().chars().take(12).collect();
+    let detail = format!("version {}, {digest}, applied by {}", active.version, active.applied_by);
+    if let Some(reason) = trouble {
         let detail = format!("{detail}, cannot be used here: {reason}; workers keep the last good one");
         return Finding::fail(BUNDLE, detail, "Apply a good one with `mandate apply` or `mandate rollback`");
     }
-    if row.digest == *config.policy.digest() {
+    if active.digest == *config.policy.digest() {
         return Finding::ok(BUNDLE, format!("{detail}, the folder's"));
     }
     let advice = match config.profile {
