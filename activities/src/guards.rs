@@ -104,7 +104,9 @@ guards! {
     /// Policy lets this person start the run.
     Starter = "starter": ["start_that_policy_does_not_permit"],
     /// What is not revealed is masked.
-    Reveal = "reveal": ["masked_field_for_the_model", "masked_field_through_read_result"],
+    Reveal = "reveal": [
+        "masked_field_for_the_model", "masked_field_through_read_result", "value_that_the_model_repeats_everywhere"
+    ],
     /// An agent that is to submit its answers gives none beside that.
     Submission = "submission": ["answer_beside_its_gate"],
     /// Only whom policy lets, and who did not ask for the effect, says what became of it.

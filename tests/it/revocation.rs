@@ -24,7 +24,7 @@ async fn lock(scenario: &Scenario, target: &str) {
 /// Decisions about a target, each with outcome, policies, bundle and reason.
 async fn decisions(scenario: &Scenario, of: &str) -> Vec<(DecisionOutcome, Vec<String>, String, String)> {
     let bodies = scenario.records().await.into_iter().map(|record| record.body);
-    let mut decided = bodies.filter_map(|body| match body {
+    let decided = bodies.filter_map(|body| match body {
         RecordBody::Decision { target, outcome, policies, bundle, reason, .. } if target == of => {
             Some((outcome, policies.iter().map(ToString::to_string).collect(), bundle.to_string(), reason))
         }

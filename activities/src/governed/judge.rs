@@ -80,7 +80,8 @@ impl Governed {
         Ok(self.policy.in_force(tx).await?.decide_person(&PersonRequest { person, action }))
     }
 
-    async fn quarantined(
+    /// The refusal for what is touched, if any of it is in quarantine.
+    pub(super) async fn quarantined(
         &self,
         tx: &mut Tx,
         touched: &[QuarantineTarget],
@@ -106,7 +107,7 @@ impl Governed {
 }
 
 /// A tool and the server it is reached by.
-fn targets_of(tool: &ToolDefinition) -> Vec<QuarantineTarget> {
+pub(super) fn targets_of(tool: &ToolDefinition) -> Vec<QuarantineTarget> {
     let server = match &tool.reach {
         ToolReach::Mcp { server, .. } => Some(QuarantineTarget::Server(server.clone())),
         ToolReach::Builtin { .. } => None,

@@ -5,10 +5,21 @@ use mandate_domain::{DecisionOutcome, RefusalKind, audit::RecordBody};
 use mandate_tests::Scenario;
 
 use super::ground::{
-    Held, SMALL, calls, model_says, never, refund, refused, rests_in, start, start_refunds, untouched,
+    Held, SMALL, calls, model_says, never, paid, refund, refused, rests_in, start, start_refunds, untouched,
 };
 
 const AGENT_FILE: &str = "tenants/acme/support/refunds/agent.toml";
+
+/// People review what an agent is less than 80 percent sure of, or does not say how sure it is.
+const REVIEW_OF_ANSWERS: &str = r#"
+@id("answer.unsure")
+@reason("answers below 80 percent are reviewed")
+@decision("require_approval")
+@approvers("finance-leads")
+forbid (principal, action == Mandate::Action::"submit_answer", resource)
+when { if context.input has confidence_percent then context.input.confidence_percent < 80 else true }
+unless { context.approved.contains("answer.unsure") };
+"#;
 
 /// The model's calls are refused one and all, and the run goes on to its end.
 async fn ends_without_effect(scenario: &Scenario, replies: &[&str]) -> Held {
@@ -113,5 +124,43 @@ pub(super) async fn model_without_permit(scenario: &Scenario) -> Held {
     refused(scenario, "the decision about the model", |body| {
         matches!(body, RecordBody::Decision { effect, outcome: DecisionOutcome::Deny, .. } if effect.to_string() == "m1")
     })
+    .await
+}
+
+/// Twenty refunds that nobody is asked for, at once: together they are more than one run may refund.
+pub(super) async fn many_small_refunds_at_once(scenario: &Scenario) -> Held {
+    let (small, at_once, cap) = (4500, 20, 50_000);
+    scenario.edit("policies/refunds.cedar", "amounts.amount_cents > 500000", &format!("amounts.amount_cents > {cap}"));
+    scenario.server_command(&["--delay-before-ms", "300"]);
+    let one = refund(&format!(r#"{{ order_id = "o1", amount_cents = {small}, currency = "EUR" }}"#));
+    model_says(scenario, &[&calls(&[one.as_str(); 20])]);
+    scenario.keep(start(scenario).await);
+    rests_in(scenario, "Completed").await?;
+    let sum: i64 = scenario.payments().await.iter().map(|payment| payment.cents).sum();
+    never(sum > cap, format!("{sum} cents were refunded"))?;
+    let fit = usize::try_from(cap / small).unwrap();
+    paid(scenario, fit).await?;
+    let denied = scenario.records_where(|body| decided(body, DecisionOutcome::Deny)).await;
+    never(denied.len() != at_once - fit, format!("{} refusals and not {}", denied.len(), at_once - fit))
+}
+
+/// The agent is to submit its answers, and people look at those that it is not sure of. It just says one.
+pub(super) async fn answer_beside_its_gate(scenario: &Scenario) -> Held {
+    scenario.write(
+        "tools/submit_answer.toml",
+        "name = \"submit_answer\"\ndescription = \"End with this answer.\"\nowner = \"platform@acme.example\"\n\
+         read_only = true\nopen_world = false\nbuiltin = \"submit_answer\"\n",
+    );
+    scenario.edit(AGENT_FILE, r#""clock"]"#, r#""clock", "submit_answer"]"#);
+    scenario.write("policies/answers.cedar", REVIEW_OF_ANSWERS);
+    model_says(scenario, &["text = \"Everything was refunded.\""]);
+    scenario.keep(start(scenario).await);
+    rests_in(scenario, "AwaitingApproval").await?;
+    untouched(scenario).await?;
+    refused(
+        scenario,
+        "people are asked",
+        |body| matches!(body, RecordBody::ApprovalRequested { gate, .. } if gate.id.as_str() == "answer.unsure"),
+    )
     .await
 }
