@@ -37,8 +37,10 @@ fn tool_changed(body: &RecordBody) -> bool {
 }
 
 pub(super) async fn policy_tightened_while_waiting(scenario: &Scenario) -> Held {
-    approved_after(scenario, |scenario| scenario.edit(POLICIES, "amount_cents > 500000", "amount_cents > 20000"))
-        .await?;
+    approved_after(scenario, |scenario| {
+        scenario.edit(POLICIES, "input.amount_cents > 500000", "input.amount_cents > 20000")
+    })
+    .await?;
     untouched(scenario).await?;
     refused(scenario, "the decision under the new policy", denied).await
 }
@@ -84,7 +86,7 @@ pub(super) async fn policy_tightened_after_the_effect(scenario: &Scenario) -> He
     let mut worker = scenario.worker_with_env(&[("MANDATE_FAILPOINT", "tool.after_effect")]).await;
     scenario.start_run("Please do what is due.").await;
     worker.wait().await;
-    scenario.edit(POLICIES, "amount_cents > 500000", "amount_cents > 1");
+    scenario.edit(POLICIES, "input.amount_cents > 500000", "input.amount_cents > 1");
     scenario.keep(scenario.start_worker().await);
     rests_in(scenario, "Completed").await?;
     paid(scenario, 1).await?;

@@ -9,7 +9,7 @@ use prost::Message as _;
 use serde_json::{Value, json};
 
 use super::{
-    ground::{BO, Held, asked, never, paid, refused, rests_in, soon, start, untouched},
+    ground::{BO, Held, asked, never, paid, refused, rests, rests_in, start, untouched},
     provider::{Provider, proposes, says},
 };
 
@@ -35,14 +35,14 @@ forbid (
   resource == Mandate::DataClass::"contact"
 );
 "#;
-/// Only a provider in the house may be told of customers.
+/// A provider that may not be told of customers.
 const CONTACT_STAYS: &str = r#"
 @id("contact.stays")
 @reason("customers are told to no provider outside")
 forbid (
   principal,
   action == Mandate::Action::"invoke_model",
-  resource in Mandate::Provider::"openai"
+  resource in Mandate::Provider::"ADDRESS"
 )
 when { context.classes.contains(Mandate::DataClass::"contact") };
 "#;
@@ -99,14 +99,11 @@ pub(super) async fn masked_field_through_read_result(scenario: &Scenario) -> Hel
 
 /// The agent may read of customers, and its provider may not be told.
 pub(super) async fn transcript_for_a_provider_that_may_not_see_it(scenario: &Scenario) -> Held {
-    scenario.write("policies/contact.cedar", &format!("{CONTACT_FOR_AGENTS}{CONTACT_STAYS}"));
     let provider = told(scenario, vec![proposes("", &[read_customer()]), says("Done.")]).await;
+    let stays = CONTACT_STAYS.replace("ADDRESS", &provider.address.to_string());
+    scenario.write("policies/contact.cedar", &format!("{CONTACT_FOR_AGENTS}{stays}"));
     scenario.keep(start(scenario).await);
-    soon("the run ends", async || {
-        let state = scenario.attribute("MandateState").await?;
-        ["Completed", "Stopped", "Failed"].contains(&state.as_str()?).then_some(())
-    })
-    .await?;
+    rests(scenario).await?;
     never(provider.saw(CANARY), "the provider was told the value")?;
     never(provider.seen().len() != 1, "the provider was asked")?;
     untouched(scenario).await?;
@@ -147,7 +144,7 @@ pub(super) async fn value_that_the_model_repeats_everywhere(scenario: &Scenario)
     shown.push(("the card".to_owned(), format!("{:?}", scenario.pending().await)));
     shown.push(("the details of a run that waits".to_owned(), scenario.details().await));
     scenario.approve(&request, BO).await;
-    rests_in(scenario, "Completed").await?;
+    scenario.wait_closed().await;
     shown.extend(commands(scenario, &["explain", "status", "audit verify"]).await);
     shown.push(("the details".to_owned(), scenario.details().await));
     shown.push(("the worker's log".to_owned(), std::fs::read_to_string(scenario.path("worker-0.log")).unwrap()));

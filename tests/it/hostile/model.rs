@@ -131,6 +131,7 @@ pub(super) async fn model_without_permit(scenario: &Scenario) -> Held {
 pub(super) async fn many_small_refunds_at_once(scenario: &Scenario) -> Held {
     let (small, at_once, cap) = (4500, 20, 50_000);
     scenario.edit("policies/refunds.cedar", "amounts.amount_cents > 500000", &format!("amounts.amount_cents > {cap}"));
+    scenario.edit(AGENT_FILE, "tool_calls_max = 20", "tool_calls_max = 40");
     scenario.server_command(&["--delay-before-ms", "300"]);
     let one = refund(&format!(r#"{{ order_id = "o1", amount_cents = {small}, currency = "EUR" }}"#));
     model_says(scenario, &[&calls(&[one.as_str(); 20])]);

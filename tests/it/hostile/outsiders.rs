@@ -260,7 +260,7 @@ pub(super) async fn asked_again_after_its_outcome(scenario: &Scenario) -> Held {
         puppet.first_turn().await?;
         let performed = answered(puppet.call("t1.0").await?)?;
         worker.stop().await;
-        scenario.edit("policies/refunds.cedar", "amount_cents > 500000", "amount_cents > 1");
+        scenario.edit("policies/refunds.cedar", "input.amount_cents > 500000", "input.amount_cents > 1");
         scenario.keep(scenario.start_worker().await);
         let again = answered(puppet.call("t1.0").await?)?;
         never(again["outcome"] != "returned", format!("not its outcome: {again}"))?;

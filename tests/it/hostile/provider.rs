@@ -18,6 +18,8 @@ const SCRIPTED: &str = "provider = \"scripted\"\nscript = \"scripts/refunds.toml
 
 /// The provider. It ends with its test.
 pub(super) struct Provider {
+    /// Where it is, which is its name in policies.
+    pub(super) address: SocketAddr,
     seen: Arc<Mutex<Vec<String>>>,
     serving: JoinHandle<()>,
 }
@@ -26,7 +28,7 @@ impl Provider {
     /// Serves these replies, one a turn, to the agent of the scenario. The last one is for every further turn.
     pub(super) async fn instead(scenario: &Scenario, replies: Vec<Value>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address: SocketAddr = listener.local_addr().unwrap();
+        let address = listener.local_addr().unwrap();
         let http = format!("provider = \"openai\"\nbase_url = \"http://{address}/v1\"\nmodel = \"m-1\"");
         scenario.edit("mandate.toml", SCRIPTED, &http);
         let seen = Arc::new(Mutex::new(Vec::new()));
@@ -37,7 +39,7 @@ impl Provider {
                 let _ = serve(stream, &kept, &replies).await;
             }
         });
-        Self { seen, serving }
+        Self { address, seen, serving }
     }
 
     /// Every request so far, byte by byte.
