@@ -5,8 +5,9 @@
 //! Each guard of the path names the scenarios that it holds off (`activities/src/guards.rs`). A worker with that guard
 //! off must lose the first of them: so each guard is there for a reason, and each scenario can fail.
 //!
-//! What a model is told to do holds nothing off. Attacks by a model are played with the example's instructions and with
-//! some that hold no rule; `MANDATE_HOSTILE_INSTRUCTIONS=none` (or `original`) plays all attacks with these alone.
+//! What a model is told to do holds nothing off. All attacks are played with instructions that hold no rule, and those in
+//! which the model acts with the example's as well; `MANDATE_HOSTILE_INSTRUCTIONS=original` (or `without-rules`) plays all
+//! of them with these alone.
 
 use std::fs;
 
@@ -88,14 +89,14 @@ impl Instructions {
     fn played(usual: &'static [Self]) -> &'static [Self] {
         match std::env::var("MANDATE_HOSTILE_INSTRUCTIONS").as_deref() {
             Ok("original") => &[Self::Original],
-            Ok("none") => &[Self::WithoutRules],
-            Ok(other) => panic!("MANDATE_HOSTILE_INSTRUCTIONS is `original` or `none`, not `{other}`"),
+            Ok("without-rules") => &[Self::WithoutRules],
+            Ok(other) => panic!("MANDATE_HOSTILE_INSTRUCTIONS is `original` or `without-rules`, not `{other}`"),
             Err(_) => usual,
         }
     }
 }
 
-/// Makes the table of attacks and a test of each. Those in which the model acts are played without instructions as well.
+/// Makes the table of attacks and a test of each.
 macro_rules! attacks {
     (others: { $($others:ident: $other:ident,)+ } model: { $($models:ident: $acting:ident,)+ }) => {
         const ATTACKS: &[Attack] = &[
@@ -105,7 +106,7 @@ macro_rules! attacks {
 
         $(#[test]
         fn $other() {
-            held_off(stringify!($other), Instructions::played(&[Instructions::Original]));
+            held_off(stringify!($other), Instructions::played(&[Instructions::WithoutRules]));
         })+
 
         $(#[test]
@@ -130,6 +131,7 @@ attacks! {
         outsiders: call_of_a_closed_run,
         outsiders: approval_of_another_runs_request,
         outsiders: resolution_of_a_call_under_way,
+        outsiders: many_small_refunds_at_once,
         people: approval_by_an_outsider,
         people: approval_by_the_requester,
         people: second_vote_of_one_person,
@@ -167,7 +169,6 @@ attacks! {
         model: injected_by_a_tool_result,
         model: amount_above_the_ceiling,
         model: currency_without_permit,
-        model: many_small_refunds_at_once,
         model: answer_beside_its_gate,
         changes: approval_of_one_call_opens_no_other,
         data: masked_field_for_the_model,
@@ -185,8 +186,8 @@ fn attack(name: &str) -> Option<&'static Attack> {
 async fn play(name: &str, instructions: Instructions, guard_off: Option<Guard>) -> Held {
     let attack = attack(name).unwrap();
     let mut unique = format!("hostile-{}", name.replace('_', "-"));
-    if instructions == Instructions::WithoutRules {
-        unique += "-uninstructed";
+    if instructions == Instructions::Original {
+        unique += "-instructed";
     }
     if let Some(guard) = guard_off {
         unique = format!("{unique}-without-{}", guard.name());
@@ -272,7 +273,7 @@ fn without_a_guard_its_first_scenario_succeeds() {
 /// Plays a guard's most telling scenario without it, which must fail by what it looks for and not by a broken test.
 async fn lost(guard: Guard) -> Held {
     let name = guard.scenarios()[0];
-    match play_apart(name, Instructions::Original, Some(guard)).await {
+    match play_apart(name, Instructions::WithoutRules, Some(guard)).await {
         Ok(Err(why)) => {
             println!("without {}, {name}: {why}", guard.name());
             Ok(())

@@ -107,11 +107,7 @@ impl View {
     pub(super) fn free_name(&self, run: &Admitted, name: &str, read: &BTreeSet<DataClass>) -> String {
         let revealed = self.revealed(run, &Viewer::History, read);
         let hidden: BTreeSet<DataClass> = read.difference(&revealed).cloned().collect();
-        if hidden.is_empty() {
-            name.chars().take(NAME_CHARS_MAX).collect()
-        } else {
-            reveal::withheld_text(&hidden)
-        }
+        if hidden.is_empty() { name.chars().take(NAME_CHARS_MAX).collect() } else { reveal::withheld_text(&hidden) }
     }
 
     fn revealed(&self, run: &Admitted, viewer: &Viewer<'_>, classes: &BTreeSet<DataClass>) -> BTreeSet<DataClass> {

@@ -5,7 +5,7 @@ use mandate_domain::{DecisionOutcome, RefusalKind, audit::RecordBody};
 use mandate_tests::Scenario;
 
 use super::ground::{
-    Held, SMALL, calls, model_says, never, paid, refund, refused, rests_in, start, start_refunds, untouched,
+    Held, SMALL, calls, model_says, never, refund, refused, rests_in, start, start_refunds, untouched,
 };
 
 const AGENT_FILE: &str = "tenants/acme/support/refunds/agent.toml";
@@ -125,24 +125,6 @@ pub(super) async fn model_without_permit(scenario: &Scenario) -> Held {
         matches!(body, RecordBody::Decision { effect, outcome: DecisionOutcome::Deny, .. } if effect.to_string() == "m1")
     })
     .await
-}
-
-/// Twenty refunds that nobody is asked for, at once: together they are more than one run may refund.
-pub(super) async fn many_small_refunds_at_once(scenario: &Scenario) -> Held {
-    let (small, at_once, cap) = (4500, 20, 50_000);
-    scenario.edit("policies/refunds.cedar", "amounts.amount_cents > 500000", &format!("amounts.amount_cents > {cap}"));
-    scenario.edit(AGENT_FILE, "tool_calls_max = 20", "tool_calls_max = 40");
-    scenario.server_command(&["--delay-before-ms", "300"]);
-    let one = refund(&format!(r#"{{ order_id = "o1", amount_cents = {small}, currency = "EUR" }}"#));
-    model_says(scenario, &[&calls(&[one.as_str(); 20])]);
-    scenario.keep(start(scenario).await);
-    rests_in(scenario, "Completed").await?;
-    let sum: i64 = scenario.payments().await.iter().map(|payment| payment.cents).sum();
-    never(sum > cap, format!("{sum} cents were refunded"))?;
-    let fit = usize::try_from(cap / small).unwrap();
-    paid(scenario, fit).await?;
-    let denied = scenario.records_where(|body| decided(body, DecisionOutcome::Deny)).await;
-    never(denied.len() != at_once - fit, format!("{} refusals and not {}", denied.len(), at_once - fit))
 }
 
 /// The agent is to submit its answers, and people look at those that it is not sure of. It just says one.

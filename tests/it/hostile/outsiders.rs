@@ -3,9 +3,11 @@
 
 use std::collections::BTreeMap;
 
+use futures::future::join_all;
 use mandate_activities::AgentActivities;
 use mandate_domain::{
-    Address, AgentRun, ApprovalDecision, Digest, OpenedRun, Resolution, RunChain, RunState, Usage, Verdict,
+    Address, AgentRun, ApprovalDecision, DecisionOutcome, Digest, OpenedRun, Resolution, RunChain, RunState, Usage,
+    Verdict,
     agent::{RunLimits, RunPins},
     agent_run::{Event, Moment},
     audit::RecordBody,
@@ -346,4 +348,28 @@ pub(super) async fn resolution_of_a_call_under_way(scenario: &Scenario) -> Held 
     .await?;
     paid(scenario, 1).await?;
     refused(scenario, "the word", |body| matches!(body, RecordBody::Resolved { refused: Some(_), .. })).await
+}
+
+/// Refunds that nobody is asked for, all at the same moment: together they are more than one run may refund. An agent run
+/// would not ask for so many at once.
+pub(super) async fn many_small_refunds_at_once(scenario: &Scenario) -> Held {
+    let (small, at_once, cap) = (4500, 20, 50_000);
+    scenario.edit("policies/refunds.cedar", "amounts.amount_cents > 500000", &format!("amounts.amount_cents > {cap}"));
+    scenario.server_command(&["--delay-before-ms", "300"]);
+    let one = format!(r#"{{ order_id = "o1", amount_cents = {small}, currency = "EUR" }}"#);
+    let answers = with_rogue(scenario, &scenario.name, async {
+        let puppet = proposed(scenario, &vec![one.as_str(); at_once]).await?;
+        let calls: Vec<_> = (0..at_once).map(|index| format!("t1.{index}")).collect();
+        let told = join_all(calls.iter().map(|call| puppet.call(call))).await;
+        told.into_iter().map(|told| answered(told?)).collect::<Result<Vec<_>, String>>()
+    })
+    .await?;
+    let sum: i64 = scenario.payments().await.iter().map(|payment| payment.cents).sum();
+    never(sum > cap, format!("{sum} cents were refunded"))?;
+    let fit = usize::try_from(cap / small).unwrap();
+    paid(scenario, fit).await?;
+    let denied = answers.iter().filter(|answer| answer["refusal"]["kind"] == "denied").count();
+    never(denied != at_once - fit, format!("{denied} refusals: {answers:?}"))?;
+    let denials = |body: &RecordBody| matches!(body, RecordBody::Decision { target, outcome: DecisionOutcome::Deny, .. } if target == "payments.refund");
+    never(recorded(scenario, denied, denials).await?.len() != denied, "other denials are recorded")
 }
