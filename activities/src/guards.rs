@@ -48,7 +48,7 @@ guards! {
     /// Only executions started on the task queue of agent runs.
     TaskQueue = "task-queue": ["foreign_task_queue"],
     /// The task comes from the first execution of a chain, which its caller started.
-    FirstExecution = "first-execution": ["continued_with_a_task_of_its_own", "self_made_snapshot"],
+    FirstExecution = "first-execution": ["continued_with_a_task_of_its_own"],
     /// A run is served by the store that it is pinned to.
     StorePinned = "store-pinned": ["another_store"],
     /// A store that lacks what the run has seen is an old copy.
@@ -66,7 +66,7 @@ guards! {
     /// A claim that has not run out belongs to its holder.
     LiveClaim = "live-claim": ["asked_twice_at_once"],
     /// The tool is offered to this agent.
-    ToolOffered = "tool-offered": ["tool_not_offered", "unknown_tool"],
+    ToolOffered = "tool-offered": ["tool_not_offered"],
     /// The tool's definition is the one that the run began with.
     ToolUnchanged = "tool-unchanged": ["tool_changed_while_waiting", "tool_removed_while_waiting"],
     /// The tool's server announces what the registry states.

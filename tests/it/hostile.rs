@@ -3,7 +3,8 @@
 //! attack asks again for what was done before, the record is the one outcome that it is told.
 //!
 //! Each guard of the path names the scenarios that it holds off (`activities/src/guards.rs`). A worker with that guard
-//! off must lose the first of them: so each guard is there for a reason, and each scenario can fail.
+//! off must lose the first of them, and with `MANDATE_HOSTILE_WITHOUT_GUARDS=all` is to lose all of them: so each guard is
+//! there for a reason, and each scenario can fail.
 //!
 //! What a model is told to do holds nothing off. All attacks are played with instructions that hold no rule, and those in
 //! which the model acts with the example's as well; `MANDATE_HOSTILE_INSTRUCTIONS=original` (or `without-rules`) plays all
@@ -77,10 +78,12 @@ const RULE_WORDS: [&str; 16] = [
     "instructions",
 ];
 /// Attacks that no guard is there for, and why they come to nothing.
-const BY_CONSTRUCTION: [(&str, &str); 4] = [
+const BY_CONSTRUCTION: [(&str, &str); 6] = [
     ("activity_without_a_workflow", "without an execution there is no chain to write an intent to"),
     ("call_of_a_run_never_opened", "what nothing opened has no agent, no tools and no transcript"),
     ("approval_of_another_runs_request", "requests are looked for in the chain of their run"),
+    ("self_made_snapshot", "what nothing opened has no agent, whoever says that it is continued"),
+    ("unknown_tool", "what is in no registry cannot be reached"),
     ("malformed_and_oversized_signals", "what cannot be read is no decision"),
 ];
 
@@ -265,14 +268,17 @@ fn the_instructions_without_rules_have_no_word_of_a_rule() {
 
 #[test]
 fn without_a_guard_its_first_scenario_succeeds() {
-    let tried = run(stream::iter(Guard::ALL).map(|guard| lost(*guard)).buffer_unordered(AT_ONCE).collect::<Vec<_>>());
+    let each =
+        if std::env::var("MANDATE_HOSTILE_WITHOUT_GUARDS").is_ok_and(|which| which == "all") { usize::MAX } else { 1 };
+    let pairs = |guard: &'static Guard| guard.scenarios().iter().take(each).map(|name| (*guard, *name));
+    let tried = stream::iter(Guard::ALL.iter().flat_map(pairs)).map(|(guard, name)| lost(guard, name));
+    let tried = run(tried.buffer_unordered(AT_ONCE).collect::<Vec<_>>());
     let wrong: Vec<_> = tried.into_iter().filter_map(Result::err).collect();
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-/// Plays a guard's most telling scenario without it, which must fail by what it looks for and not by a broken test.
-async fn lost(guard: Guard) -> Held {
-    let name = guard.scenarios()[0];
+/// Plays a scenario without its guard, which must fail by what it looks for and not by a broken test.
+async fn lost(guard: Guard, name: &'static str) -> Held {
     match play_apart(name, Instructions::WithoutRules, Some(guard)).await {
         Ok(Err(why)) => {
             println!("without {}, {name}: {why}", guard.name());

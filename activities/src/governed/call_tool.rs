@@ -88,13 +88,11 @@ impl Governed {
             return Err(self.intrusion(caller, reason).await?);
         };
         let input = arguments_address(run, &proposed.arguments);
-        let offered = run.row.tools.iter().find(|tool| tool.name.as_str() == proposed.tool);
-        let named = match offered {
-            Some(tool) => tool.name.to_string(),
-            None => {
-                let mut tx = self.begin(run).await?;
-                self.view(&mut tx).await?.free_name(run, &proposed.tool, &tx.facts().await?.classes)
-            }
+        let named = if run.row.tools.iter().any(|tool| tool.name.as_str() == proposed.tool) {
+            proposed.tool.clone()
+        } else {
+            let mut tx = self.begin(run).await?;
+            self.view(&mut tx).await?.free_name(run, &proposed.tool, &tx.facts().await?.classes)
         };
         Ok(RecordedCall { id, named, input, proposed })
     }

@@ -38,7 +38,7 @@ fn tool_changed(body: &RecordBody) -> bool {
 
 pub(super) async fn policy_tightened_while_waiting(scenario: &Scenario) -> Held {
     approved_after(scenario, |scenario| {
-        scenario.edit(POLICIES, "input.amount_cents > 500000", "input.amount_cents > 20000")
+        scenario.edit(POLICIES, "input.amount_cents > 500000", "input.amount_cents > 20000");
     })
     .await?;
     untouched(scenario).await?;

@@ -147,7 +147,9 @@ pub(super) async fn value_that_the_model_repeats_everywhere(scenario: &Scenario)
     scenario.wait_closed().await;
     shown.extend(commands(scenario, &["explain", "status", "audit verify"]).await);
     shown.push(("the details".to_owned(), scenario.details().await));
-    shown.push(("the worker's log".to_owned(), std::fs::read_to_string(scenario.path("worker-0.log")).unwrap()));
+    let log = std::fs::read_to_string(scenario.path("worker-0.log")).unwrap();
+    never(!log.contains("DEBUG"), "the worker does not log as much as it was told to")?;
+    shown.push(("the worker's log".to_owned(), log));
     shown.extend(in_temporal(scenario).await);
     let silent: Vec<_> = shown.iter().filter(|(_, text)| text.is_empty()).map(|(place, _)| place).collect();
     never(!silent.is_empty(), format!("nothing to look at: {silent:?}"))?;

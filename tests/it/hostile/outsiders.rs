@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 
-use futures::future::join_all;
 use mandate_activities::AgentActivities;
 use mandate_domain::{
     Address, AgentRun, ApprovalDecision, DecisionOutcome, Digest, OpenedRun, Resolution, RunChain, RunState, Usage,
@@ -359,9 +358,7 @@ pub(super) async fn many_small_refunds_at_once(scenario: &Scenario) -> Held {
     let one = format!(r#"{{ order_id = "o1", amount_cents = {small}, currency = "EUR" }}"#);
     let answers = with_rogue(scenario, &scenario.name, async {
         let puppet = proposed(scenario, &vec![one.as_str(); at_once]).await?;
-        let calls: Vec<_> = (0..at_once).map(|index| format!("t1.{index}")).collect();
-        let told = join_all(calls.iter().map(|call| puppet.call(call))).await;
-        told.into_iter().map(|told| answered(told?)).collect::<Result<Vec<_>, String>>()
+        puppet.first_calls(at_once).await
     })
     .await?;
     let sum: i64 = scenario.payments().await.iter().map(|payment| payment.cents).sum();
