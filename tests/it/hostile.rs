@@ -162,6 +162,7 @@ attacks! {
         changes: arguments_changed_after_approval,
         changes: effect_claimed_for_something_else,
         model: model_without_permit,
+        data: value_that_the_model_repeats_everywhere,
     }
     model: {
         model: tool_not_offered,
@@ -177,7 +178,6 @@ attacks! {
         data: masked_field_for_the_model,
         data: masked_field_through_read_result,
         data: transcript_for_a_provider_that_may_not_see_it,
-        data: value_that_the_model_repeats_everywhere,
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use futures::future::join_all;
 use mandate_domain::{DecisionOutcome, audit::RecordBody};
 use mandate_tests::Scenario;
 use prost::Message as _;
@@ -140,12 +141,15 @@ pub(super) async fn value_that_the_model_repeats_everywhere(scenario: &Scenario)
     scenario.start_run("Please do what is due.").await;
     let request = asked(scenario, 1).await?.remove(0).request_id;
     never(!provider.saw(CANARY), "the model was not told the value")?;
-    let mut shown = commands(scenario, &["approvals", "status"]).await;
+    let mut shown = commands(scenario, &["approvals --output text", "approvals --output json"]).await;
     shown.push(("the card".to_owned(), format!("{:?}", scenario.pending().await)));
     shown.push(("the details of a run that waits".to_owned(), scenario.details().await));
     scenario.approve(&request, BO).await;
     scenario.wait_closed().await;
-    shown.extend(commands(scenario, &["explain", "status", "audit verify"]).await);
+    let run = &scenario.name;
+    let about = ["explain --output text", "explain --output json", "status", "audit verify"];
+    let about = about.map(|command| format!("{command} {run}"));
+    shown.extend(commands(scenario, &about.each_ref().map(String::as_str)).await);
     shown.push(("the details".to_owned(), scenario.details().await));
     let log = std::fs::read_to_string(scenario.path("worker-0.log")).unwrap();
     never(!log.contains("DEBUG"), "the worker does not log as much as it was told to")?;
@@ -163,19 +167,14 @@ pub(super) async fn value_that_the_model_repeats_everywhere(scenario: &Scenario)
     .await
 }
 
-/// What commands about the run say, as text and as JSON, while they log as much as they can.
+/// What commands say while they log as much as they can.
 async fn commands(scenario: &Scenario, commands: &[&str]) -> Vec<(String, String)> {
-    let mut said = Vec::new();
-    for command in commands {
-        for output in ["text", "json"] {
-            let words: Vec<&str> = command.split(' ').collect();
-            let run = (*command != "approvals").then_some(scenario.name.as_str());
-            let arguments: Vec<&str> = words.into_iter().chain(run).chain(["--output", output]).collect();
-            let answer = scenario.mandate_with_env(&[("RUST_LOG", "debug")], &arguments).await;
-            said.push((format!("`mandate {command}` as {output}"), format!("{}{}", answer.stdout, answer.stderr)));
-        }
-    }
-    said
+    let said = commands.iter().map(async |command| {
+        let arguments: Vec<&str> = command.split(' ').collect();
+        let answer = scenario.mandate_with_env(&[("RUST_LOG", "debug")], &arguments).await;
+        (format!("`mandate {command}`"), format!("{}{}", answer.stdout, answer.stderr))
+    });
+    join_all(said).await
 }
 
 /// Everything that Temporal has of the run: its events with all payloads, its description with memo and attributes.
