@@ -141,12 +141,14 @@ pub(super) async fn value_that_the_model_repeats_everywhere(scenario: &Scenario)
     scenario.start_run("Please do what is due.").await;
     let request = asked(scenario, 1).await?.remove(0).request_id;
     never(!provider.saw(CANARY), "the model was not told the value")?;
-    let mut shown = commands(scenario, &["approvals --output text", "approvals --output json"]).await;
+    let run = &scenario.name;
+    // Without a terminal and `--yes` it shows the card and decides nothing.
+    let mut shown = commands(scenario, &[&format!("approve {run} --by {BO}"), &format!("status {run}")]).await;
+    never(!shown[0].1.contains("[withheld: contact]"), format!("no masked card: {}", shown[0].1))?;
     shown.push(("the card".to_owned(), format!("{:?}", scenario.pending().await)));
     shown.push(("the details of a run that waits".to_owned(), scenario.details().await));
     scenario.approve(&request, BO).await;
     scenario.wait_closed().await;
-    let run = &scenario.name;
     let about = ["explain --output text", "explain --output json", "status", "audit verify"];
     let about = about.map(|command| format!("{command} {run}"));
     shown.extend(commands(scenario, &about.each_ref().map(String::as_str)).await);
