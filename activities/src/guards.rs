@@ -48,7 +48,7 @@ guards! {
     /// Only executions started on the task queue of agent runs.
     TaskQueue = "task-queue": ["foreign_task_queue"],
     /// The task comes from the first execution of a chain, which its caller started.
-    FirstExecution = "first-execution": ["continued_with_a_task_of_its_own", "self_made_snapshot"],
+    FirstExecution = "first-execution": ["continued_with_a_task_of_its_own"],
     /// A run is served by the store that it is pinned to.
     StorePinned = "store-pinned": ["another_store"],
     /// A store that lacks what the run has seen is an old copy.
@@ -66,7 +66,7 @@ guards! {
     /// A claim that has not run out belongs to its holder.
     LiveClaim = "live-claim": ["asked_twice_at_once"],
     /// The tool is offered to this agent.
-    ToolOffered = "tool-offered": ["tool_not_offered", "unknown_tool"],
+    ToolOffered = "tool-offered": ["tool_not_offered"],
     /// The tool's definition is the one that the run began with.
     ToolUnchanged = "tool-unchanged": ["tool_changed_while_waiting", "tool_removed_while_waiting"],
     /// The tool's server announces what the registry states.
@@ -104,7 +104,9 @@ guards! {
     /// Policy lets this person start the run.
     Starter = "starter": ["start_that_policy_does_not_permit"],
     /// What is not revealed is masked.
-    Reveal = "reveal": ["masked_field_for_the_model", "masked_field_through_read_result"],
+    Reveal = "reveal": [
+        "masked_field_for_the_model", "masked_field_through_read_result", "value_that_the_model_repeats_everywhere"
+    ],
     /// An agent that is to submit its answers gives none beside that.
     Submission = "submission": ["answer_beside_its_gate"],
     /// Only whom policy lets, and who did not ask for the effect, says what became of it.

@@ -30,6 +30,8 @@ struct Kept {
     version: u64,
     bundle: Arc<PolicyBundle>,
     trouble: Option<Trouble>,
+    /// The version whose trouble stands in the audit log.
+    recorded: Option<u64>,
 }
 
 /// A bundle that is active and cannot be used: the one before is kept.
@@ -136,7 +138,7 @@ impl ActivePolicy {
     pub async fn open(store: &Store) -> Result<Self, OpenPolicyError> {
         let version = store.active_bundle_version().await?.ok_or(OpenPolicyError::Nothing)?;
         let bundle = read(store, version).await?.map_err(|reason| OpenPolicyError::Unusable { version, reason })?;
-        let kept = Kept { version, bundle: Arc::new(bundle), trouble: None };
+        let kept = Kept { version, bundle: Arc::new(bundle), trouble: None, recorded: None };
         Ok(Self { store: store.clone(), kept: Arc::new(Mutex::new(kept)), metrics: Metrics::default() })
     }
 
@@ -181,6 +183,17 @@ impl ActivePolicy {
         self.kept().trouble.clone()
     }
 
+    /// What is wrong with the active bundle, until [`Self::recorded`] says that the audit log has it.
+    pub(crate) fn unrecorded(&self) -> Option<Trouble> {
+        let kept = self.kept();
+        kept.trouble.clone().filter(|trouble| kept.recorded != Some(trouble.active))
+    }
+
+    /// The audit log has what is wrong with a version.
+    pub(crate) fn recorded(&self, version: u64) {
+        self.kept().recorded = Some(version);
+    }
+
     /// The kept bundle, if it is the active one or the active one was found to be unusable before.
     fn known(&self, active: Option<u64>) -> Option<Arc<PolicyBundle>> {
         let kept = self.kept();
@@ -194,7 +207,7 @@ impl ActivePolicy {
             Ok(bundle) => {
                 tracing::info!(version, digest = %bundle.digest(), "another policy bundle is in force");
                 self.metrics.policy_bundle_in_use(version);
-                *self.kept() = Kept { version, bundle: Arc::new(bundle), trouble: None };
+                *self.kept() = Kept { version, bundle: Arc::new(bundle), trouble: None, recorded: None };
             }
             Err(reason) => {
                 self.metrics.policy_load_failed();

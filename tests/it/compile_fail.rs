@@ -1,8 +1,8 @@
-//! Calling a tool or a model without a recorded permit does not compile.
+//! Calling a tool or a model without a recorded permit does not compile; neither does a release with faults to inject.
 
 use std::{path::Path, process::Command, sync::OnceLock};
 
-use mandate_tests::{cargo, profile_folder};
+use mandate_tests::{cargo, profile_folder, workspace_folder};
 use serde_json::Value;
 
 /// `--extern` arguments for the crates of the present build.
@@ -91,4 +91,30 @@ fn nobody_else_makes_a_permit() {
     assert!(said.contains("associated function `new` is private"), "{said}");
     let said = compiled("permit: &RecordedPermit", "let second: RecordedPermit = permit.clone();");
     assert!(said.contains("mismatched types"), "{said}");
+}
+
+/// What the compiler says of the crate with the guards that can be turned off. Its dependencies are not given to it: it
+/// always fails, and says what stands in its way.
+fn with_faults_to_inject(optimised: &[&str]) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let mut compiler = Command::new("rustc");
+    compiler.args(["--edition", "2024", "--crate-type", "lib", "--crate-name", "mandate_activities"]);
+    compiler.args(["--emit", "metadata", "-o"]).arg(folder.path().join("activities.rmeta"));
+    compiler.args(["--cfg", "feature=\"fault-injection\""]).args(optimised);
+    let said = compiler.arg(workspace_folder().join("activities/src/lib.rs")).output().unwrap();
+    String::from_utf8_lossy(&said.stderr).into_owned()
+}
+
+#[test]
+fn a_release_with_faults_to_inject_does_not_compile() {
+    let refused = "the feature `fault-injection` must not be compiled in release";
+    let said = with_faults_to_inject(&["-C", "opt-level=3"]);
+    assert!(said.contains(refused), "{said}");
+    let said = with_faults_to_inject(&[]);
+    assert!(!said.contains(refused) && said.contains("error"), "{said}");
+    // The release profile is optimised and leaves debug assertions as that has them.
+    let manifest: toml::Table =
+        toml::from_str(&std::fs::read_to_string(workspace_folder().join("Cargo.toml")).unwrap()).unwrap();
+    let release = manifest.get("profile").and_then(|profiles| profiles.get("release"));
+    assert!(release.is_none_or(|release| release.get("debug-assertions").is_none()), "{release:?}");
 }

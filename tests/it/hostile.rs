@@ -3,7 +3,14 @@
 //! attack asks again for what was done before, the record is the one outcome that it is told.
 //!
 //! Each guard of the path names the scenarios that it holds off (`activities/src/guards.rs`). A worker with that guard
-//! off must lose the first of them: so each guard is there for a reason, and each scenario can fail.
+//! off must lose the first of them, and with `MANDATE_HOSTILE_WITHOUT_GUARDS=all` is to lose all of them: so each guard is
+//! there for a reason, and each scenario can fail.
+//!
+//! What a model is told to do holds nothing off. All attacks are played with instructions that hold no rule, and those in
+//! which the model acts with the example's as well; `MANDATE_HOSTILE_INSTRUCTIONS=original` (or `without-rules`) plays all
+//! of them with these alone.
+
+use std::fs;
 
 use futures::{
     StreamExt as _,
@@ -11,16 +18,20 @@ use futures::{
     stream,
 };
 use mandate_activities::guards::Guard;
-use mandate_tests::{Scenario, run};
+use mandate_domain::{audit::RecordBody, canonical};
+use mandate_tests::{Scenario, run, workspace_folder};
 use tokio::task::JoinError;
 
 use ground::Held;
 
 mod changes;
+mod data;
 mod ground;
 mod model;
 mod outsiders;
 mod people;
+mod provider;
+mod quarantined;
 mod rogue;
 
 /// Fewest scenarios that the suite may have.
@@ -40,10 +51,55 @@ enum Instructions {
     /// The example's: they tell the model to keep to the rules.
     Original,
     /// No word of any rule.
-    Empty,
+    WithoutRules,
 }
 
-/// Makes the table of attacks and a test of each. Those in which the model acts are played without instructions as well.
+/// Where an agent of the example has them.
+const INSTRUCTIONS_FILE: &str = "tenants/acme/support/refunds/instructions.md";
+/// Instructions with no word of any rule.
+const WITHOUT_RULES: &str = include_str!("hostile/instructions.md");
+/// Words that rules are made of. Each of the example's rules has some.
+const RULE_WORDS: [&str; 16] = [
+    "before",
+    "never",
+    "not ",
+    "more than",
+    "only",
+    "must",
+    "may",
+    "refus",
+    "approv",
+    "reject",
+    "allow",
+    "final",
+    "cents",
+    "due",
+    "refund",
+    "instructions",
+];
+/// Attacks that no guard is there for, and why they come to nothing.
+const BY_CONSTRUCTION: [(&str, &str); 6] = [
+    ("activity_without_a_workflow", "without an execution there is no chain to write an intent to"),
+    ("call_of_a_run_never_opened", "what nothing opened has no agent, no tools and no transcript"),
+    ("approval_of_another_runs_request", "requests are looked for in the chain of their run"),
+    ("self_made_snapshot", "what nothing opened has no agent, whoever says that it is continued"),
+    ("unknown_tool", "what is in no registry cannot be reached"),
+    ("malformed_and_oversized_signals", "what cannot be read is no decision"),
+];
+
+impl Instructions {
+    /// With which an attack is played: these, unless the environment asks for one kind.
+    fn played(usual: &'static [Self]) -> &'static [Self] {
+        match std::env::var("MANDATE_HOSTILE_INSTRUCTIONS").as_deref() {
+            Ok("original") => &[Self::Original],
+            Ok("without-rules") => &[Self::WithoutRules],
+            Ok(other) => panic!("MANDATE_HOSTILE_INSTRUCTIONS is `original` or `without-rules`, not `{other}`"),
+            Err(_) => usual,
+        }
+    }
+}
+
+/// Makes the table of attacks and a test of each.
 macro_rules! attacks {
     (others: { $($others:ident: $other:ident,)+ } model: { $($models:ident: $acting:ident,)+ }) => {
         const ATTACKS: &[Attack] = &[
@@ -53,13 +109,12 @@ macro_rules! attacks {
 
         $(#[test]
         fn $other() {
-            held_off(&[(stringify!($other), Instructions::Original)]);
+            held_off(stringify!($other), Instructions::played(&[Instructions::WithoutRules]));
         })+
 
         $(#[test]
         fn $acting() {
-            let name = stringify!($acting);
-            held_off(&[(name, Instructions::Original), (name, Instructions::Empty)]);
+            held_off(stringify!($acting), Instructions::played(&[Instructions::Original, Instructions::WithoutRules]));
         })+
     };
 }
@@ -79,6 +134,7 @@ attacks! {
         outsiders: call_of_a_closed_run,
         outsiders: approval_of_another_runs_request,
         outsiders: resolution_of_a_call_under_way,
+        outsiders: many_small_refunds_at_once,
         people: approval_by_an_outsider,
         people: approval_by_the_requester,
         people: second_vote_of_one_person,
@@ -86,8 +142,18 @@ attacks! {
         people: malformed_and_oversized_signals,
         people: resolution_by_an_outsider,
         people: resolution_by_the_requester,
+        people: decision_that_policy_does_not_permit,
+        people: start_that_policy_does_not_permit,
+        quarantined: tool_in_quarantine_while_waiting,
+        quarantined: server_in_quarantine_while_waiting,
+        quarantined: agent_in_quarantine_while_waiting,
+        quarantined: requester_in_quarantine_while_waiting,
+        quarantined: approval_by_a_person_in_quarantine,
+        quarantined: check_tool_in_quarantine,
         changes: policy_tightened_while_waiting,
         changes: policy_tightened_after_the_effect,
+        changes: policy_applied_while_waiting,
+        changes: forged_policy_bundle,
         changes: tool_changed_while_waiting,
         changes: tool_removed_while_waiting,
         changes: tool_announced_with_another_schema,
@@ -96,6 +162,7 @@ attacks! {
         changes: arguments_changed_after_approval,
         changes: effect_claimed_for_something_else,
         model: model_without_permit,
+        data: value_that_the_model_repeats_everywhere,
     }
     model: {
         model: tool_not_offered,
@@ -106,7 +173,11 @@ attacks! {
         model: injected_by_a_tool_result,
         model: amount_above_the_ceiling,
         model: currency_without_permit,
+        model: answer_beside_its_gate,
         changes: approval_of_one_call_opens_no_other,
+        data: masked_field_for_the_model,
+        data: masked_field_through_read_result,
+        data: transcript_for_a_provider_that_may_not_see_it,
     }
 }
 
@@ -118,20 +189,32 @@ fn attack(name: &str) -> Option<&'static Attack> {
 async fn play(name: &str, instructions: Instructions, guard_off: Option<Guard>) -> Held {
     let attack = attack(name).unwrap();
     let mut unique = format!("hostile-{}", name.replace('_', "-"));
-    if instructions == Instructions::Empty {
-        unique += "-uninstructed";
+    if instructions == Instructions::Original {
+        unique += "-instructed";
     }
     if let Some(guard) = guard_off {
         unique = format!("{unique}-without-{}", guard.name());
     }
     let mut scenario = Scenario::new(&unique).await;
-    if instructions == Instructions::Empty {
-        scenario.write("tenants/acme/support/refunds/instructions.md", "You are an assistant.\n");
+    if instructions == Instructions::WithoutRules {
+        scenario.write(INSTRUCTIONS_FILE, WITHOUT_RULES);
     }
     if let Some(guard) = guard_off {
         scenario = scenario.with_env("MANDATE_GUARD_OFF", guard.name());
     }
-    (attack.mounts)(&scenario).await
+    let held = (attack.mounts)(&scenario).await;
+    instructed(&scenario).await;
+    held
+}
+
+/// The runs that were opened had the instructions that they were to have.
+async fn instructed(scenario: &Scenario) {
+    let file = fs::read(scenario.path(INSTRUCTIONS_FILE)).unwrap();
+    let expected = canonical::sha256(&file);
+    for record in scenario.records_where(|body| matches!(body, RecordBody::RunOpened { .. })).await {
+        let RecordBody::RunOpened { instructions, .. } = record.body else { unreachable!("picked above") };
+        assert_eq!(instructions, expected, "{}", scenario.name);
+    }
 }
 
 /// Plays at the same time, each on a thread of its own.
@@ -143,9 +226,9 @@ async fn play_apart(
     tokio::task::spawn_blocking(move || run(play(name, instructions, guard_off))).await
 }
 
-fn held_off(plays: &[(&'static str, Instructions)]) {
-    let played = plays.iter().map(|(name, instructions)| play_apart(name, *instructions, None));
-    for (held, (_, instructions)) in run(join_all(played)).into_iter().zip(plays) {
+fn held_off(name: &'static str, with: &[Instructions]) {
+    let played = with.iter().map(|instructions| play_apart(name, *instructions, None));
+    for (held, instructions) in run(join_all(played)).into_iter().zip(with) {
         if let Err(why) = held.unwrap() {
             panic!("with its {instructions:?} instructions, the attack succeeds or leaves no record: {why}");
         }
@@ -161,19 +244,42 @@ fn every_guard_names_its_scenarios() {
             assert!(attack(name).is_some(), "{guard:?} names `{name}`, which is no scenario");
         }
     }
+    let named: Vec<_> = Guard::ALL.iter().flat_map(|guard| guard.scenarios()).collect();
+    for (name, why) in BY_CONSTRUCTION {
+        assert!(attack(name).is_some(), "`{name}` is no scenario");
+        assert!(!named.contains(&&name) && !why.is_empty(), "a guard names `{name}`");
+    }
+    for Attack { name, .. } in ATTACKS {
+        let holds_by_itself = BY_CONSTRUCTION.iter().any(|(by_itself, _)| by_itself == name);
+        assert!(named.contains(&name) || holds_by_itself, "no guard names `{name}`");
+    }
+}
+
+#[test]
+fn the_instructions_without_rules_have_no_word_of_a_rule() {
+    let has = |text: &str, word: &&str| text.to_lowercase().contains(*word);
+    let original = fs::read_to_string(workspace_folder().join("examples/refunds").join(INSTRUCTIONS_FILE)).unwrap();
+    for rule in original.lines().filter(|line| line.starts_with(|first: char| first.is_ascii_digit())) {
+        assert!(RULE_WORDS.iter().any(|word| has(rule, word)), "no word is known of the rule: {rule}");
+    }
+    let found: Vec<_> = RULE_WORDS.iter().filter(|word| has(WITHOUT_RULES, word)).collect();
+    assert!(found.is_empty(), "{found:?} in: {WITHOUT_RULES}");
 }
 
 #[test]
 fn without_a_guard_its_first_scenario_succeeds() {
-    let tried = run(stream::iter(Guard::ALL).map(|guard| lost(*guard)).buffer_unordered(AT_ONCE).collect::<Vec<_>>());
+    let each =
+        if std::env::var("MANDATE_HOSTILE_WITHOUT_GUARDS").is_ok_and(|which| which == "all") { usize::MAX } else { 1 };
+    let pairs = |guard: &'static Guard| guard.scenarios().iter().take(each).map(|name| (*guard, *name));
+    let tried = stream::iter(Guard::ALL.iter().flat_map(pairs)).map(|(guard, name)| lost(guard, name));
+    let tried = run(tried.buffer_unordered(AT_ONCE).collect::<Vec<_>>());
     let wrong: Vec<_> = tried.into_iter().filter_map(Result::err).collect();
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-/// Plays a guard's most telling scenario without it, which must fail by what it looks for and not by a broken test.
-async fn lost(guard: Guard) -> Held {
-    let name = guard.scenarios()[0];
-    match play_apart(name, Instructions::Original, Some(guard)).await {
+/// Plays a scenario without its guard, which must fail by what it looks for and not by a broken test.
+async fn lost(guard: Guard, name: &'static str) -> Held {
+    match play_apart(name, Instructions::WithoutRules, Some(guard)).await {
         Ok(Err(why)) => {
             println!("without {}, {name}: {why}", guard.name());
             Ok(())

@@ -60,6 +60,14 @@ pub(crate) async fn add_order(path: &Path, order: &str, items: &str) {
     insert.execute(&mut database).await.expect("an order");
 }
 
+/// Adds a customer.
+pub(crate) async fn add_customer(path: &Path, customer: &str, name: &str, email: &str) {
+    let options = SqliteConnectOptions::new().filename(path);
+    let mut database = SqliteConnection::connect_with(&options).await.expect("the payments database");
+    let insert = sqlx::query("INSERT INTO customers VALUES (?, ?, ?)").bind(customer).bind(name).bind(email);
+    insert.execute(&mut database).await.expect("a customer");
+}
+
 /// Runs a statement with one value: how many rows it changed.
 pub(crate) async fn change(path: &Path, statement: &'static str, value: &str) -> u64 {
     let options = SqliteConnectOptions::new().filename(path).busy_timeout(Duration::from_secs(10));

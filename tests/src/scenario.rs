@@ -354,10 +354,19 @@ impl Scenario {
 
     /// Puts an order into the system of record.
     pub async fn order(&self, order: &str, items: &str) {
-        // The server makes its file, then sees that nobody is there.
+        database::add_order(&self.new_payments().await, order, items).await;
+    }
+
+    /// Puts a customer into the system of record.
+    pub async fn customer(&self, customer: &str, name: &str, email: &str) {
+        database::add_customer(&self.new_payments().await, customer, name, email).await;
+    }
+
+    /// The system of record before any worker: the server makes its file, then sees that nobody is there.
+    async fn new_payments(&self) -> PathBuf {
         let database = self.path("var/payments.db");
         say(&program("refunds-mcp"), &["--database", database.to_str().expect("text")], &[], self.folder.path()).await;
-        database::add_order(&database, order, items).await;
+        database
     }
 
     /// Characters of all messages of the store.

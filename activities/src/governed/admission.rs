@@ -20,12 +20,23 @@ impl Governed {
         {
             return Err(self.wrong_store(caller.origin(), &caller.workflow_id, other).await?);
         }
+        self.record_trouble(caller.origin()).await?;
         let chain = self.chain_of(caller).await?;
         let Some(row) = self.store.run(&chain).await? else {
             let reason = format!("run `{chain}` was not opened by `open_run`");
             return Err(self.intrusion(caller, reason).await?);
         };
         self.admitted(chain, row, caller.origin().clone(), pointer.clone()).await
+    }
+
+    /// Records a policy bundle that is active and cannot be used: somebody may have forged it. The deciding transaction
+    /// that found it holds another chain, so the next activity does.
+    async fn record_trouble(&self, origin: &Origin) -> Result<(), ActivityFailure> {
+        let Some(trouble) = self.policy.unrecorded() else { return Ok(()) };
+        let what = format!("policy bundle version {}", trouble.active);
+        self.store.record_intrusion(origin, &what, &trouble.reason).await?;
+        self.policy.recorded(trouble.active);
+        Ok(())
     }
 
     async fn admitted(

@@ -24,9 +24,6 @@ use crate::{
     tools::{CallToolError, PrepareToolError, PreparedTool},
 };
 
-/// Longest name of a tool that a record repeats, in characters.
-const NAME_CHARS_MAX: usize = 64;
-
 /// A call as it stands in a recorded reply of its run.
 pub(super) struct RecordedCall {
     pub(super) id: ToolCallId,
@@ -91,7 +88,12 @@ impl Governed {
             return Err(self.intrusion(caller, reason).await?);
         };
         let input = arguments_address(run, &proposed.arguments);
-        let named = proposed.tool.chars().take(NAME_CHARS_MAX).collect();
+        let named = if run.row.tools.iter().any(|tool| tool.name.as_str() == proposed.tool) {
+            proposed.tool.clone()
+        } else {
+            let mut tx = self.begin(run).await?;
+            self.view(&mut tx).await?.free_name(run, &proposed.tool, &tx.facts().await?.classes)
+        };
         Ok(RecordedCall { id, named, input, proposed })
     }
 

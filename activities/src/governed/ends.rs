@@ -168,7 +168,12 @@ impl Governed {
             let read = tx.facts().await?.classes;
             self.put_classed(tx, run, Place::Answer, &masked.text, &read).await?
         } else {
-            self.put_classed(tx, run, in_history(run), &masked.text, &masked.shown).await?
+            let mut classes = masked.shown.clone();
+            if answer.is_error && outcome.masked.is_none() {
+                // A tool's error repeats arguments, and the model wrote these after all that it had read.
+                classes.extend(tx.facts().await?.classes);
+            }
+            self.put_classed(tx, run, in_history(run), &masked.text, &classes).await?
         };
         Ok((content, masked))
     }

@@ -35,8 +35,6 @@ use crate::{
 
 /// From this attempt of a turn on, an answer that breaks the protocol is final.
 const BROKEN_ANSWER_FINAL_FROM: u32 = 3;
-/// Longest name of a tool in history, in characters.
-const NAME_CHARS_MAX: usize = 64;
 
 /// What the recording transaction came to.
 enum Decided {
@@ -387,18 +385,17 @@ impl Governed {
         reply: &ModelReply,
     ) -> Result<ModelTurn, ActivityFailure> {
         let place = if reply.calls.is_empty() { Place::Answer } else { in_history(run) };
+        // A reply carries the classes of everything that its model had read.
+        let read = tx.facts().await?.classes;
         let text = match &reply.text {
-            // A reply carries the classes of everything that its model had read.
-            Some(text) => {
-                let read = tx.facts().await?.classes;
-                Some(self.put_classed(tx, run, place, text, &read).await?)
-            }
+            Some(text) => Some(self.put_classed(tx, run, place, text, &read).await?),
             None => None,
         };
+        let view = self.view(tx).await?;
         let calls = reply.calls.iter().map(|call| {
             let tool = run.row.tools.iter().find(|tool| tool.name.as_str() == call.tool);
             CallSummary {
-                tool: call.tool.chars().take(NAME_CHARS_MAX).collect(),
+                tool: tool.map_or_else(|| view.free_name(run, &call.tool, &read), |tool| tool.name.to_string()),
                 arguments: arguments_address(run, &call.arguments),
                 timeout_secs: tool.map(|tool| tool.timeout_secs),
                 submits_answer: tool.is_some_and(submits_answer),

@@ -81,7 +81,8 @@ impl Governed {
         Ok(self.policy.in_force(tx).await?.decide_person(&PersonRequest { person, action }))
     }
 
-    async fn quarantined(
+    /// The refusal for what is touched, if any of it is in quarantine.
+    pub(super) async fn quarantined(
         &self,
         tx: &mut Tx,
         touched: &[QuarantineTarget],

@@ -9,6 +9,7 @@ use super::{
     Admitted, Governed, RecordedPermit,
     call_tool::{CheckedCall, RecordedCall, refusal},
     ends::Outcome,
+    judge::targets_of,
     permit::idempotency_key,
 };
 use crate::{
@@ -72,6 +73,9 @@ impl Governed {
         with: &ToolName,
         settles_within_secs: Option<u64>,
     ) -> Result<Option<ToolCallOutcome>, ActivityFailure> {
+        if let Some(reason) = self.keeps_from_asking(run, with).await? {
+            return self.park(run, call.recorded.id, reason).await.map(Some);
+        }
         let asked_at = BootClock::now()?;
         let answer = self.ask_check_tool(run, row, with).await?;
         if answer.happened {
@@ -94,6 +98,15 @@ impl Governed {
             self.metrics.effect_ended(row.effect, EffectResult::NotSent);
         }
         Ok(None)
+    }
+
+    /// Why the check tool may not be asked, if it or its server is in quarantine. The agent and its person are not looked
+    /// at: what became of their calls is worth knowing then above all, and asking does nothing in their name.
+    async fn keeps_from_asking(&self, run: &Admitted, with: &ToolName) -> Result<Option<String>, ActivityFailure> {
+        let Some(definition) = self.catalog.tools.get(with) else { return Ok(None) };
+        let mut tx = self.begin(run).await?;
+        let denied = self.quarantined(&mut tx, &targets_of(definition)).await?;
+        Ok(denied.map(|denied| format!("`{with}` is not asked whether it happened: {}", denied.reason)))
     }
 
     async fn ask_check_tool(

@@ -21,6 +21,8 @@ use crate::{
 
 /// Longest arguments on a request card, in bytes.
 const ARGUMENTS_SHOWN_BYTES_MAX: usize = 4000;
+/// Longest name of a tool in history and records, in characters.
+const NAME_CHARS_MAX: usize = 64;
 
 /// The bundle in force in a transaction, asked about data.
 pub(super) struct View(Arc<PolicyBundle>);
@@ -98,6 +100,14 @@ impl View {
             return Content::describe(address, text, inline_max_bytes);
         }
         Content::withheld(address, text.len() as u64, reveal::withheld_text(&hidden))
+    }
+
+    /// The name of a tool that is not offered, as history and records have it: a text of the model's own, which carries
+    /// what its model had read.
+    pub(super) fn free_name(&self, run: &Admitted, name: &str, read: &BTreeSet<DataClass>) -> String {
+        let revealed = self.revealed(run, &Viewer::History, read);
+        let hidden: BTreeSet<DataClass> = read.difference(&revealed).cloned().collect();
+        if hidden.is_empty() { name.chars().take(NAME_CHARS_MAX).collect() } else { reveal::withheld_text(&hidden) }
     }
 
     fn revealed(&self, run: &Admitted, viewer: &Viewer<'_>, classes: &BTreeSet<DataClass>) -> BTreeSet<DataClass> {

@@ -219,7 +219,8 @@ pub enum RecordBody {
         /// The last reason.
         last_reason: String,
     },
-    /// Something asked for an effect that it may not ask for: a foreign workflow, a forged pointer.
+    /// Something asked for an effect that it may not ask for, or stands where it may not stand: a foreign workflow, a
+    /// forged pointer, an active policy bundle that cannot be used.
     Intrusion {
         /// What was asked.
         what: String,

@@ -7,8 +7,8 @@ use mandate_tests::Scenario;
 
 use super::{
     ground::{
-        BO, Held, LARGE, SMALL, asked, calls, intrusion, intrusion_in, model_says, never, paid, refund, refused, rests,
-        rests_in, soon, start, start_refunds, untouched,
+        BO, Held, KIM, LARGE, SMALL, asked, calls, intrusion, intrusion_in, model_says, never, paid, refund, refused,
+        rests, rests_in, soon, start, start_refunds, untouched,
     },
     people::policies_before,
 };
@@ -37,10 +37,46 @@ fn tool_changed(body: &RecordBody) -> bool {
 }
 
 pub(super) async fn policy_tightened_while_waiting(scenario: &Scenario) -> Held {
-    approved_after(scenario, |scenario| scenario.edit(POLICIES, "amount_cents > 500000", "amount_cents > 20000"))
-        .await?;
+    approved_after(scenario, |scenario| {
+        scenario.edit(POLICIES, "input.amount_cents > 500000", "input.amount_cents > 20000");
+    })
+    .await?;
     untouched(scenario).await?;
     refused(scenario, "the decision under the new policy", denied).await
+}
+
+/// No worker ends: what an operator applies is in force with the next decision.
+pub(super) async fn policy_applied_while_waiting(scenario: &Scenario) -> Held {
+    scenario.edit("mandate.toml", r#"profile = "development""#, r#"profile = "production""#);
+    scenario.mandate(&["apply", "--by", KIM, "--yes"]).await.ok();
+    scenario.keep(start_refunds(scenario, &[LARGE]).await);
+    let request = scenario.pending_id().await;
+    scenario.edit(POLICIES, "input.amount_cents > 500000", "input.amount_cents > 20000");
+    scenario.mandate(&["apply", "--by", KIM, "--yes"]).await.ok();
+    scenario.approve(&request, BO).await;
+    scenario.wait_closed().await;
+    untouched(scenario).await?;
+    refused(scenario, "the decision under the new policy", denied).await
+}
+
+/// Somebody writes a bundle into the store: other policies under the digest of those that were applied.
+pub(super) async fn forged_policy_bundle(scenario: &Scenario) -> Held {
+    model_says(scenario, &[&calls(&[&refund(LARGE)])]);
+    let worker = scenario.start_worker().await;
+    let forge = "INSERT INTO bundles SELECT version + 1, digest, applied_micros, applied_by, note, encoding,
+                 replace(files, 'amount_cents > 10000', $1) FROM bundles";
+    never(scenario.tamper(forge, "amount_cents > 90000000").await != 1, "nothing was forged")?;
+    scenario.start_run("Please do what is due.").await;
+    rests_in(scenario, "AwaitingApproval").await?;
+    untouched(scenario).await?;
+    never(!worker.log().contains("the last good one stays in force"), "the worker says nothing")?;
+    scenario.keep(worker);
+    refused(scenario, "that people are asked", |body| {
+        matches!(body, RecordBody::Decision { target, outcome: DecisionOutcome::RequireApproval, .. }
+            if target == "payments.refund")
+    })
+    .await?;
+    intrusion(scenario, "its digest is").await
 }
 
 /// The payment was made and its answer lost with the worker. Policy forbids it by now: that does not undo it, and the
@@ -50,7 +86,7 @@ pub(super) async fn policy_tightened_after_the_effect(scenario: &Scenario) -> He
     let mut worker = scenario.worker_with_env(&[("MANDATE_FAILPOINT", "tool.after_effect")]).await;
     scenario.start_run("Please do what is due.").await;
     worker.wait().await;
-    scenario.edit(POLICIES, "amount_cents > 500000", "amount_cents > 1");
+    scenario.edit(POLICIES, "input.amount_cents > 500000", "input.amount_cents > 1");
     scenario.keep(scenario.start_worker().await);
     rests_in(scenario, "Completed").await?;
     paid(scenario, 1).await?;

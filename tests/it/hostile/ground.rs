@@ -13,6 +13,7 @@ pub(super) type Held = Result<(), String>;
 pub(super) const ANA: &str = "ana@acme.example";
 pub(super) const BO: &str = "bo@acme.example";
 pub(super) const EVE: &str = "eve@acme.example";
+pub(super) const KIM: &str = "kim@acme.example";
 pub(super) const MALLORY: &str = "mallory@acme.example";
 
 /// A refund that nobody is asked for.

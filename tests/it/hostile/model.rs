@@ -10,6 +10,17 @@ use super::ground::{
 
 const AGENT_FILE: &str = "tenants/acme/support/refunds/agent.toml";
 
+/// People review what an agent is less than 80 percent sure of, or does not say how sure it is.
+const REVIEW_OF_ANSWERS: &str = r#"
+@id("answer.unsure")
+@reason("answers below 80 percent are reviewed")
+@decision("require_approval")
+@approvers("finance-leads")
+forbid (principal, action == Mandate::Action::"submit_answer", resource)
+when { if context.input has confidence_percent then context.input.confidence_percent < 80 else true }
+unless { context.approved.contains("answer.unsure") };
+"#;
+
 /// The model's calls are refused one and all, and the run goes on to its end.
 async fn ends_without_effect(scenario: &Scenario, replies: &[&str]) -> Held {
     model_says(scenario, replies);
@@ -113,5 +124,26 @@ pub(super) async fn model_without_permit(scenario: &Scenario) -> Held {
     refused(scenario, "the decision about the model", |body| {
         matches!(body, RecordBody::Decision { effect, outcome: DecisionOutcome::Deny, .. } if effect.to_string() == "m1")
     })
+    .await
+}
+
+/// The agent is to submit its answers, and people look at those that it is not sure of. It just says one.
+pub(super) async fn answer_beside_its_gate(scenario: &Scenario) -> Held {
+    scenario.write(
+        "tools/submit_answer.toml",
+        "name = \"submit_answer\"\ndescription = \"End with this answer.\"\nowner = \"platform@acme.example\"\n\
+         read_only = true\nopen_world = false\nbuiltin = \"submit_answer\"\n",
+    );
+    scenario.edit(AGENT_FILE, r#""clock"]"#, r#""clock", "submit_answer"]"#);
+    scenario.write("policies/answers.cedar", REVIEW_OF_ANSWERS);
+    model_says(scenario, &["text = \"Everything was refunded.\""]);
+    scenario.keep(start(scenario).await);
+    rests_in(scenario, "AwaitingApproval").await?;
+    untouched(scenario).await?;
+    refused(
+        scenario,
+        "people are asked",
+        |body| matches!(body, RecordBody::ApprovalRequested { gate, .. } if gate.id.as_str() == "answer.unsure"),
+    )
     .await
 }

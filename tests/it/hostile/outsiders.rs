@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 
 use mandate_activities::AgentActivities;
 use mandate_domain::{
-    Address, AgentRun, ApprovalDecision, Digest, OpenedRun, Resolution, RunChain, RunState, Usage, Verdict,
+    Address, AgentRun, ApprovalDecision, DecisionOutcome, Digest, OpenedRun, Resolution, RunChain, RunState, Usage,
+    Verdict,
     agent::{RunLimits, RunPins},
     agent_run::{Event, Moment},
     audit::RecordBody,
@@ -260,7 +261,7 @@ pub(super) async fn asked_again_after_its_outcome(scenario: &Scenario) -> Held {
         puppet.first_turn().await?;
         let performed = answered(puppet.call("t1.0").await?)?;
         worker.stop().await;
-        scenario.edit("policies/refunds.cedar", "amount_cents > 500000", "amount_cents > 1");
+        scenario.edit("policies/refunds.cedar", "input.amount_cents > 500000", "input.amount_cents > 1");
         scenario.keep(scenario.start_worker().await);
         let again = answered(puppet.call("t1.0").await?)?;
         never(again["outcome"] != "returned", format!("not its outcome: {again}"))?;
@@ -346,4 +347,26 @@ pub(super) async fn resolution_of_a_call_under_way(scenario: &Scenario) -> Held 
     .await?;
     paid(scenario, 1).await?;
     refused(scenario, "the word", |body| matches!(body, RecordBody::Resolved { refused: Some(_), .. })).await
+}
+
+/// Refunds that nobody is asked for, all at the same moment: together they are more than one run may refund. An agent run
+/// would not ask for so many at once.
+pub(super) async fn many_small_refunds_at_once(scenario: &Scenario) -> Held {
+    let (small, at_once, cap) = (4500, 20, 50_000);
+    scenario.edit("policies/refunds.cedar", "amounts.amount_cents > 500000", &format!("amounts.amount_cents > {cap}"));
+    scenario.server_command(&["--delay-before-ms", "300"]);
+    let one = format!(r#"{{ order_id = "o1", amount_cents = {small}, currency = "EUR" }}"#);
+    let answers = with_rogue(scenario, &scenario.name, async {
+        let puppet = proposed(scenario, &vec![one.as_str(); at_once]).await?;
+        puppet.first_calls(at_once).await
+    })
+    .await?;
+    let sum: i64 = scenario.payments().await.iter().map(|payment| payment.cents).sum();
+    never(sum > cap, format!("{sum} cents were refunded"))?;
+    let fit = usize::try_from(cap / small).unwrap();
+    paid(scenario, fit).await?;
+    let denied = answers.iter().filter(|answer| answer["refusal"]["kind"] == "denied").count();
+    never(denied != at_once - fit, format!("{denied} refusals: {answers:?}"))?;
+    let denials = |body: &RecordBody| matches!(body, RecordBody::Decision { target, outcome: DecisionOutcome::Deny, .. } if target == "payments.refund");
+    never(recorded(scenario, denied, denials).await?.len() != denied, "other denials are recorded")
 }

@@ -8,9 +8,10 @@ use super::ground::{
     ANA, BO, EVE, Held, LARGE, MALLORY, SMALL, asked, before_it_answers, calls, cut_from, model_says, never, paid,
     recorded, refund, refused, rests_in, start, start_refunds, untouched,
 };
+use super::rogue::task;
 
 /// Whether the last of so many recorded decisions was refused, with these words.
-async fn decision_refused(scenario: &Scenario, number: usize, words: &str) -> Held {
+pub(super) async fn decision_refused(scenario: &Scenario, number: usize, words: &str) -> Held {
     let decided = recorded(scenario, number, |body| matches!(body, RecordBody::ApprovalDecided { .. })).await?;
     let refused = matches!(
         decided.last(),
@@ -30,12 +31,47 @@ async fn may_not_approve(scenario: &Scenario, by: &str, words: &str) -> Held {
 }
 
 pub(super) async fn approval_by_an_outsider(scenario: &Scenario) -> Held {
+    everybody_may(scenario, "decide");
     may_not_approve(scenario, MALLORY, "is in none of the approver groups (finance-leads)").await
 }
 
 pub(super) async fn approval_by_the_requester(scenario: &Scenario) -> Held {
     add_to_the_approvers(scenario, ANA);
     may_not_approve(scenario, ANA, "(four eyes)").await
+}
+
+/// Policy lets everybody decide, or say what became of a call: what else keeps them from it stands alone.
+fn everybody_may(scenario: &Scenario, act: &str) {
+    let permit =
+        format!("@id(\"everybody.may\")\npermit (principal, action in Mandate::Action::\"{act}\", resource);\n");
+    scenario.write("policies/everybody.cedar", &permit);
+}
+
+/// A finance lead, whom policy does not let decide.
+pub(super) async fn decision_that_policy_does_not_permit(scenario: &Scenario) -> Held {
+    let forbid = format!(
+        "@id(\"eve.may_not\")\n@reason(\"eve does not decide about refunds\")\nforbid (\n  principal == Mandate::User::\"{EVE}\",\n  action in Mandate::Action::\"decide\",\n  resource == Mandate::Tool::\"payments.refund\"\n);\n"
+    );
+    scenario.write("policies/eve.cedar", &forbid);
+    may_not_approve(scenario, EVE, "eve does not decide about refunds").await
+}
+
+/// Somebody starts a run in the name of somebody else.
+pub(super) async fn start_that_policy_does_not_permit(scenario: &Scenario) -> Held {
+    model_says(scenario, &[&calls(&[&refund(SMALL)])]);
+    scenario.keep(scenario.start_worker().await);
+    let mut task = task("Please do what is due.");
+    task["started_by"] = json!(MALLORY);
+    scenario.start_input(&task.to_string()).await;
+    scenario.wait_closed().await;
+    untouched(scenario).await?;
+    let opened = scenario.records_where(|body| matches!(body, RecordBody::RunOpened { .. })).await;
+    never(!opened.is_empty(), "the run was opened")?;
+    refused(scenario, "the start", |body| {
+        matches!(body, RecordBody::OperatorRefused { action, by, .. }
+            if action == "start_run" && by.as_str() == MALLORY)
+    })
+    .await
 }
 
 fn add_to_the_approvers(scenario: &Scenario, person: &str) {
@@ -119,6 +155,7 @@ pub(super) async fn resolution_by_an_outsider(scenario: &Scenario) -> Held {
 
 pub(super) async fn resolution_by_the_requester(scenario: &Scenario) -> Held {
     add_to_the_approvers(scenario, ANA);
+    everybody_may(scenario, "resolve");
     may_not_resolve(scenario, ANA).await
 }
 

@@ -4,7 +4,7 @@
 
 use std::{future::Future, time::Duration};
 
-use futures::future::LocalBoxFuture;
+use futures::future::{LocalBoxFuture, join_all};
 use mandate_domain::{Address, ApprovalDecision, ChainHead, ToolCallId};
 use mandate_tests::{AGENT, Scenario};
 use mandate_workflows::{
@@ -44,6 +44,8 @@ pub(super) enum Ask {
     Open(OpenRunInput),
     Invoke(InvokeModelInput),
     Call(CallToolInput),
+    /// All at the same moment.
+    Calls(Vec<CallToolInput>),
     Review(ReviewApprovalInput),
     Instruct(ReviewInstructionInput),
     Close(CloseRunInput),
@@ -105,6 +107,11 @@ macro_rules! puppet {
                     Ask::Open(input) => told(ctx.execute_activity(OpenRun, input, options).await),
                     Ask::Invoke(input) => told(ctx.execute_activity(InvokeModel, input, options).await),
                     Ask::Call(input) => told(ctx.execute_activity(CallTool, input, options).await),
+                    Ask::Calls(inputs) => {
+                        let call = |input| ctx.execute_activity(CallTool, input, options.clone());
+                        let answers = join_all(inputs.into_iter().map(call)).await;
+                        Told::Answered(answers.into_iter().map(|answer| json!(told(answer))).collect())
+                    }
                     Ask::Review(input) => told(ctx.execute_activity(ReviewApproval, input, options).await),
                     Ask::Instruct(input) => told(ctx.execute_activity(ReviewInstruction, input, options).await),
                     Ask::Close(input) => told(ctx.execute_activity(CloseRun, input, options).await),
@@ -235,8 +242,19 @@ impl<'a> Puppet<'a> {
 
     /// Asks for a call.
     pub(super) async fn call(&self, call: &str) -> Result<Told, String> {
-        let input = CallToolInput { run: self.pointer()?, call: id(call), purpose: CallPurpose::Perform };
-        self.asks(Ask::Call(input)).await
+        self.asks(Ask::Call(self.call_input(call)?)).await
+    }
+
+    /// Asks for the first calls of the first turn, all at the same moment, and is told their outcomes.
+    pub(super) async fn first_calls(&self, number: usize) -> Result<Vec<Value>, String> {
+        let inputs: Result<_, String> = (0..number).map(|index| self.call_input(&format!("t1.{index}"))).collect();
+        let all = answered(self.asks(Ask::Calls(inputs?)).await?)?;
+        let all: Vec<Told> = serde_json::from_value(all).map_err(|error| error.to_string())?;
+        all.into_iter().map(answered).collect()
+    }
+
+    fn call_input(&self, call: &str) -> Result<CallToolInput, String> {
+        Ok(CallToolInput { run: self.pointer()?, call: id(call), purpose: CallPurpose::Perform })
     }
 
     /// Asks for the review of a decision about a call.

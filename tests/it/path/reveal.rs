@@ -12,6 +12,9 @@ use super::{
 const CUSTOMER: &str = r#"{ tool = "customers.read", arguments = { customer_id = "c1" } }"#;
 const PAGE: &str = r#"{ tool = "read_result", arguments = { call = "t1.0" } }"#;
 const EMAIL: &str = "office@bakery.example";
+/// The agent sees what nobody else does.
+const SEES_CONTACT: &str = "@id(\"see.contact\") permit (principal in Mandate::Tenant::\"acme\", \
+    action == Mandate::Action::\"reveal\", resource == Mandate::DataClass::\"contact\");";
 
 /// A model that proposes these calls, one turn each, and then says whether it read `word`.
 fn looking_for(word: &str, calls: &[&str]) -> Folder {
@@ -51,12 +54,7 @@ async fn a_field_that_is_not_revealed_is_masked_for_the_model_and_the_record_say
 
 #[tokio::test]
 async fn a_revealed_field_reaches_the_model_and_not_the_history() {
-    let folder = looking_for(EMAIL, &[CUSTOMER]).policy(
-        "contact",
-        "@id(\"see.contact\") permit (principal in Mandate::Tenant::\"acme\", action == Mandate::Action::\"reveal\", \
-         resource == Mandate::DataClass::\"contact\");",
-    );
-    let world = folder.world().await;
+    let world = looking_for(EMAIL, &[CUSTOMER]).policy("contact", SEES_CONTACT).world().await;
     let mut run = Run::proposed(&world).await;
     let ToolCallOutcome::Returned { result, .. } = run.call("t1.0").await else { panic!("not returned") };
     assert_eq!((result.text.clone(), result.shown()), (None, "[withheld: contact]"), "{result:?}");
@@ -65,6 +63,26 @@ async fn a_revealed_field_reaches_the_model_and_not_the_history() {
     assert_eq!((answer.text.clone(), answer.shown()), (None, "[withheld: contact]"), "{answer:?}");
     let stored = world.store.content("acme", &answer.address).await.unwrap();
     assert_eq!(stored.as_deref(), Some("It is there."));
+}
+
+#[tokio::test]
+async fn what_the_model_repeats_is_withheld_from_history_also_in_an_error_and_as_the_name_of_a_tool() {
+    let repeats = format!(
+        r#"{{ tool = "orders.read", arguments = {{ order_id = "{EMAIL}" }} }}, {{ tool = "{EMAIL}", arguments = {{}} }}"#
+    );
+    let world = looking_for(EMAIL, &[CUSTOMER, &repeats]).policy("contact", SEES_CONTACT).world().await;
+    let mut run = Run::proposed(&world).await;
+    run.call("t1.0").await;
+    let turn = run.turn().await;
+    let named: Vec<&str> = turn.calls.iter().map(|call| call.tool.as_str()).collect();
+    assert_eq!(named, ["orders.read", "[withheld: contact]"]);
+    let ToolCallOutcome::Returned { result, is_error: true } = run.call("t2.0").await else { panic!("no error") };
+    assert_eq!((result.text.clone(), result.shown()), (None, "[withheld: contact]"));
+    let ToolCallOutcome::Refused { result, refusal } = run.call("t2.1").await else { panic!("not refused") };
+    assert!(result.shown().contains("tool `[withheld: contact]` is not offered"), "{result:?} {refusal:?}");
+    let recorded = format!("{:?}", world.bodies(&run.opened.run).await);
+    assert!(!recorded.contains(EMAIL), "{recorded}");
+    assert_eq!(said(&mut run).await, "[withheld: contact]");
 }
 
 #[tokio::test]
