@@ -26,7 +26,7 @@ fn a_third_party_server_is_called_under_the_same_rules() {
         let agent = "tenants/acme/support/refunds/agent.toml";
         scenario.edit(
             agent,
-            r#"["orders.read", "customers.read", "payments.refund", "clock"]"#,
+            r#"["orders.read", "customers.read", "payments.refund", "read_result", "clock"]"#,
             r#"["files.read", "files.write"]"#,
         );
         scenario.write("scripts/refunds.toml", &SCRIPT.replace("FILES", files));
@@ -80,6 +80,7 @@ type = "string"
 "#;
 
 const POLICY: &str = r#"
+@id("files.reveal") permit (principal, action == Mandate::Action::"reveal", resource);
 @id("models") permit (principal, action == Mandate::Action::"invoke_model", resource);
 @id("files.read.permit") permit (principal, action == Mandate::Action::"files.read", resource);
 @id("files.write.permit") permit (principal, action == Mandate::Action::"files.write", resource);
