@@ -196,7 +196,7 @@ fn in_development_an_edited_policy_is_in_force_when_the_next_worker_starts_and_a
 /// The last decision of a person: who, why it does not count, by which policies and bundle.
 async fn last_decision(scenario: &Scenario) -> (String, Option<String>, Vec<String>, Option<String>) {
     let bodies = scenario.records().await.into_iter().map(|record| record.body);
-    let decided = bodies.filter_map(|body| match body {
+    let mut decided = bodies.filter_map(|body| match body {
         RecordBody::ApprovalDecided { by, refused, policies, bundle, .. } => {
             let policies = policies.iter().map(ToString::to_string).collect();
             Some((by.to_string(), refused, policies, bundle.map(|bundle| bundle.to_string())))
