@@ -100,7 +100,7 @@ fn the_quickstart_runs_from_top_to_bottom() {
         assert!(said.contains("45.00 EUR for order o2"), "{said}");
         assert!(said.contains("desk-1") && said.contains("holds"), "{said}");
         assert!(!said.contains("does not hold"), "{said}");
-        assert_eq!(processes_of(desk.path()), Vec::<String>::new());
+        nothing_is_left(desk.path()).await;
     });
 }
 
@@ -164,7 +164,7 @@ fn the_page_about_policies_runs_from_top_to_bottom() {
                 assert!(said.contains(line), "`{line}` is not what was printed:\n{said}");
             }
         }
-        assert_eq!(processes_of(desk.path()), Vec::<String>::new());
+        nothing_is_left(desk.path()).await;
     });
 }
 
@@ -241,8 +241,13 @@ fn the_demo_approves_by_itself_and_leaves_no_worker_behind() {
         for part in ["500.00 EUR for order o1", "Timeline", "bo@acme.example", "Audit verdict", "holds"] {
             assert!(shown.contains(part), "`{part}` is missing:\n{shown}");
         }
-        assert_eq!(processes_of(&state), Vec::<String>::new());
+        nothing_is_left(&state).await;
     });
+}
+
+/// Whatever was started in a folder has ended. What was killed is gone a moment later.
+async fn nothing_is_left(folder: &Path) {
+    until("every process of the folder is gone", async || processes_of(folder).is_empty().then_some(())).await;
 }
 
 /// Command lines of running processes that name a folder or work in it.

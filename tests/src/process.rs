@@ -34,6 +34,7 @@ exec 3<&-
 wait "$program"
 status=$?
 kill "$watcher"
+wait "$watcher" 2>/dev/null
 exit "$status"
 "#;
 
