@@ -67,11 +67,48 @@ pub struct Who {
 }
 
 /// How an identity was proved.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Proof {
     /// The payload says so, and nothing else does.
     Claimed,
+    /// A signature by a key that configuration knows as the person's.
+    Key,
+    /// A token of the organisation's identity provider.
+    Jwt,
+    /// The identity that the Temporal server itself stamped on the event.
+    Principal,
+}
+
+impl Proof {
+    /// Every way, the weakest first.
+    pub const ALL: [Self; 4] = [Self::Claimed, Self::Key, Self::Jwt, Self::Principal];
+
+    /// The word in records and in configuration.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Claimed => "claimed",
+            Self::Key => "key",
+            Self::Jwt => "jwt",
+            Self::Principal => "principal",
+        }
+    }
+}
+
+impl std::fmt::Display for Proof {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl std::str::FromStr for Proof {
+    type Err = crate::ParseIdError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let named = Self::ALL.into_iter().find(|proof| proof.as_str() == text);
+        named.ok_or_else(|| crate::ids::refused("way of proof", text, "it is `claimed`, `key`, `jwt` or `principal`"))
+    }
 }
 
 /// Where a record was written.
@@ -250,6 +287,15 @@ mod tests {
         let text = String::from_utf8(linked.canonical).unwrap();
         assert!(text.starts_with(r#"{"body":{"count":1,"kind":"messages_refused""#), "{text}");
         assert!(text.contains(r#""sequence":1,"time_micros":1,"v":1"#), "{text}");
+    }
+
+    #[test]
+    fn a_way_of_proof_is_written_as_it_is_read() {
+        for proof in Proof::ALL {
+            assert_eq!(proof.as_str().parse(), Ok(proof));
+            assert_eq!(serde_json::to_value(proof).unwrap(), proof.as_str());
+        }
+        assert!("Claimed".parse::<Proof>().is_err());
     }
 
     #[test]

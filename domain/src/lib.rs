@@ -3,8 +3,8 @@
 //!
 //! Reading order: [`agent`] (what a run is asked and answers), [`agent_run`] (the run as a state machine),
 //! [`tool`] and [`model`] (what it calls), [`policy`] (what it may call), [`approval`] (who else decides),
-//! [`reveal`] (what of the data is shown), [`quarantine`] (what nothing may touch), [`audit`] (what is recorded),
-//! [`facts`] (what the records sum up to), [`ids`] and [`canonical`] (names and digests).
+//! [`proof`] (who says so), [`reveal`] (what of the data is shown), [`quarantine`] (what nothing may touch), [`audit`]
+//! (what is recorded), [`facts`] (what the records sum up to), [`ids`] and [`canonical`] (names and digests).
 
 pub mod agent;
 pub mod agent_run;
@@ -15,6 +15,7 @@ pub mod facts;
 pub mod ids;
 pub mod model;
 pub mod policy;
+pub mod proof;
 pub mod quarantine;
 pub mod render;
 pub mod reveal;
@@ -35,6 +36,7 @@ pub use ids::{
 pub use model::{
     Arguments, CallSummary, Content, Message, ModelReply, ModelRequest, ModelTurn, OfferedTool, ProposedCall, Usage,
 };
+pub use proof::{Evidence, PublicKey, Statement};
 pub use quarantine::{QuarantineTarget, Quarantined};
 pub use reveal::{FieldClasses, Masked, MaskedText};
 pub use tool::{BuiltinTool, Recovery, Refusal, RefusalKind, ToolCallOutcome, ToolDefinition, ToolReach};
