@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Address, AgentName, ChainHead, Content, Digest, ModelName, PersonId, RunChain, StoreId, ToolCallId, ToolName, Usage,
+    Address, AgentName, ChainHead, Content, Digest, Evidence, ModelName, PersonId, Proof, RunChain, StoreId, ToolCallId,
+    ToolName, Usage,
 };
 
 /// Largest prompt that a start input may carry, in bytes. The same bound holds for a final answer shown inline.
@@ -24,6 +25,12 @@ pub struct AgentTask {
     /// Who starts it, if it is somebody else.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_by: Option<PersonId>,
+    /// What proves the person it acts for: over agent, prompt, person and workflow id ([`crate::Statement::start`]).
+    #[serde(default, skip_serializing_if = "Evidence::is_none")]
+    pub proof: Evidence,
+    /// What proves who starts it, if it is somebody else: over the same.
+    #[serde(default, skip_serializing_if = "Evidence::is_none")]
+    pub started_by_proof: Evidence,
 }
 
 /// An agent as its files define it, after the hierarchy of configuration was applied.
@@ -125,6 +132,32 @@ pub struct OpenedRun {
     pub limits: RunLimits,
     /// Address of the transcript so far: system message and prompt.
     pub transcript: Address,
+    /// How the person it acts for was proved.
+    #[serde(default = "claimed", skip_serializing_if = "is_claimed")]
+    pub proof: Proof,
+    /// The ways of proof that count for what people tell the run.
+    #[serde(default = "claims_alone", skip_serializing_if = "is_claims_alone")]
+    pub accepts: Vec<Proof>,
+    /// Whether a webhook is told of requests and questions.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub notifies: bool,
+}
+
+fn claimed() -> Proof {
+    Proof::Claimed
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde asks for")]
+fn is_claimed(proof: &Proof) -> bool {
+    *proof == Proof::Claimed
+}
+
+fn claims_alone() -> Vec<Proof> {
+    vec![Proof::Claimed]
+}
+
+fn is_claims_alone(accepts: &[Proof]) -> bool {
+    accepts == [Proof::Claimed]
 }
 
 /// The state that a Temporal user sees and searches for as `MandateState`.
@@ -185,6 +218,8 @@ impl RunState {
 pub enum EndReason {
     /// An operator halted it.
     Halted,
+    /// Nobody decided about a request in time, and its gate stops the run then.
+    ApprovalExpired,
     /// The workflow execution was cancelled.
     Cancelled,
     /// `turns_max` was reached.
@@ -215,6 +250,7 @@ impl EndReason {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Halted => "halted",
+            Self::ApprovalExpired => "approval_expired",
             Self::Cancelled => "cancelled",
             Self::TurnsExhausted => "turns_exhausted",
             Self::ToolCallsExhausted => "tool_calls_exhausted",
@@ -233,7 +269,11 @@ impl EndReason {
     #[must_use]
     pub fn state(self) -> RunState {
         match self {
-            Self::Halted | Self::TurnsExhausted | Self::ToolCallsExhausted | Self::TokensExhausted => RunState::Stopped,
+            Self::Halted
+            | Self::ApprovalExpired
+            | Self::TurnsExhausted
+            | Self::ToolCallsExhausted
+            | Self::TokensExhausted => RunState::Stopped,
             Self::Cancelled => RunState::Cancelled,
             Self::Unavailable
             | Self::InvalidInput
@@ -269,6 +309,21 @@ pub struct AgentResult {
     /// Calls of which nobody knows whether they happened. Someone has to look.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unknown_outcomes: Vec<ToolCallId>,
+    /// For a run that did not complete: calls that changed something before it ended, the last ones if there are many.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub performed: Vec<PerformedCall>,
+    /// For a run that did not complete: calls that were not performed because it ended.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub not_performed: Vec<ToolCallId>,
     /// Number of audit records and head of the chain: Temporal's history as a second witness of the audit log.
     pub audit: ChainHead,
+}
+
+/// A call that was performed and may have changed something.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PerformedCall {
+    /// The call.
+    pub call: ToolCallId,
+    /// Its tool.
+    pub tool: String,
 }

@@ -12,13 +12,15 @@
 //! | `Closing` | `Closed` | `Finished` |
 //!
 //! A call of the turn goes its own way (`call.rs`): `Calling` → `Ended`, or `Waiting` for people and `Calling` again,
-//! or `LookingUp` when its activity was lost, and `Unknown` when the store cannot tell either.
+//! perhaps as another revision, or `Asked` until a person answers, or `LookingUp` when its activity was lost, and
+//! `Unknown` when the store cannot tell either. While the run is paused nothing new begins: what would be called is
+//! `Held`.
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AgentName, AgentResult, ChainHead, EndReason, GroupName, OpenedRun, PersonId, RunLimits, RunState, Usage,
-    audit::Proof, model::Content,
+    AgentName, AgentResult, ChainHead, EndReason, GroupName, OpenedRun, PerformedCall, PersonId, RunLimits, RunState,
+    Usage, audit::Proof, model::Content,
 };
 
 pub mod command;
@@ -27,14 +29,22 @@ pub mod event;
 mod approvals;
 mod call;
 mod ending;
+mod instructions;
+mod notices;
+mod questions;
 
+pub use crate::audit::NoticeId;
 pub use approvals::WaitingRequest;
 pub use call::{Call, CallState};
-pub use command::{Closing, Command, Subject};
-pub use event::{Answer, Event, Failure, HaltRequest, ResolveCall, Ticket};
+pub use command::{Closing, Command, Subject, Timer, Word};
+pub use event::{Answer, Event, Failure, HaltRequest, Ticket};
+pub use questions::WaitingQuestion;
 
 use approvals::Approvals;
 use ending::Stop;
+use instructions::Instructions;
+use notices::Notices;
+use questions::Questions;
 
 /// One run of one agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,11 +63,21 @@ pub struct AgentRun {
     /// The calls of the current turn, in the model's order.
     calls: Vec<Call>,
     approvals: Approvals,
+    #[serde(default)]
+    questions: Questions,
+    #[serde(default)]
+    instructions: Instructions,
+    #[serde(default)]
+    notices: Notices,
+    /// A person paused it: nothing new begins.
+    #[serde(default)]
+    paused: bool,
     answer: Option<Content>,
     stop: Option<Stop>,
     refused_messages: u64,
     last_refusal: Option<String>,
-    /// The answer that a call of this turn submitted. The run ends with it when the turn's other calls have ended.
+    /// The answer that the model gave or a call of this turn submitted. The run ends with it when everything of the turn
+    /// has ended, unless a person has said more by then.
     #[serde(default)]
     submitted: Option<Content>,
     /// Decisions and instructions that were reviewed and do not count. Each has its own audit record.
@@ -65,6 +85,9 @@ pub struct AgentRun {
     refused_reviews: u64,
     #[serde(default)]
     shown_refusal: Option<String>,
+    /// Calls that changed something, as the closing record found them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    performed: Vec<PerformedCall>,
     next_ticket: Ticket,
     published: Option<(RunState, Vec<GroupName>)>,
 }
@@ -113,6 +136,10 @@ impl AgentRun {
             usage: Usage::default(),
             calls: Vec::new(),
             approvals: Approvals::default(),
+            questions: Questions::default(),
+            instructions: Instructions::default(),
+            notices: Notices::default(),
+            paused: false,
             answer: None,
             submitted: None,
             stop: None,
@@ -120,6 +147,7 @@ impl AgentRun {
             last_refusal: None,
             refused_reviews: 0,
             shown_refusal: None,
+            performed: Vec::new(),
             next_ticket: 1,
             published: None,
         };
@@ -133,6 +161,8 @@ impl AgentRun {
     pub fn resume(&mut self, moment: Moment) -> Vec<Command> {
         self.turns_here = 0;
         let mut commands = self.approvals.timers();
+        commands.extend(self.questions.timers());
+        self.notify_again(&mut commands);
         if self.phase == Phase::Resting {
             self.phase = Phase::Acting;
         }
@@ -147,7 +177,7 @@ impl AgentRun {
     pub fn apply(&mut self, event: Event, moment: Moment) -> Result<Vec<Command>, UnexpectedEvent> {
         let mut commands = Vec::new();
         match event {
-            Event::Opened(opened) => self.opened(*opened)?,
+            Event::Opened(opened) => self.opened(*opened, &mut commands)?,
             Event::OpenFailed(failure) => self.open_failed(&failure, &mut commands)?,
             Event::ModelReplied(reply) => self.model_replied(reply, &mut commands)?,
             Event::ModelRefused { by_policy, reason } => self.model_refused(by_policy, reason, &mut commands)?,
@@ -156,33 +186,35 @@ impl AgentRun {
             Event::ToolFailed { call, failure } => self.tool_failed(call, failure, &mut commands)?,
             Event::OutcomeResolved { call, outcome } => self.outcome_resolved(call, outcome, &mut commands)?,
             Event::ResolveFailed { call, failure } => self.resolve_failed(call, &failure, &mut commands)?,
-            Event::DecisionReceived { ticket, decision } => {
-                self.decision_received(ticket, decision, moment, &mut commands);
+            Event::DecisionReceived { ticket, decision, arrival } => {
+                self.decision_received(ticket, decision, arrival, &mut commands);
             }
             Event::ApprovalReviewed { call, review } => self.approval_reviewed(call, review, &mut commands)?,
             Event::ReviewFailed { call, failure } => self.review_failed(call, &failure, &mut commands)?,
-            Event::ResolutionReceived { ticket, resolution } => {
-                self.resolution_received(ticket, resolution, &mut commands);
+            Event::InstructionReceived { ticket, sent, arrival } => {
+                self.instruction_received(ticket, sent, arrival, &mut commands);
             }
-            Event::InstructionReviewed { call, settled, refused } => {
-                self.instruction_reviewed(call, settled, refused, &mut commands)?;
+            Event::InstructionReviewed { ticket, review } => {
+                self.instruction_reviewed(ticket, review, &mut commands)?;
             }
-            Event::InstructionFailed { call, failure } => self.instruction_failed(call, &failure, &mut commands)?,
-            Event::DeadlineReached { request } => self.deadline_reached(&request, &mut commands),
+            Event::InstructionFailed { ticket, failure } => self.instruction_failed(ticket, &failure, &mut commands)?,
+            Event::TimerFired { timer } => self.timer_fired(&timer, &mut commands),
+            Event::Notified { notice, failure } => self.notified(notice, failure.as_ref(), &mut commands)?,
             Event::MessageRefused { reason } => self.refuse_message(reason),
             Event::HaltRequested(halt) => self.halt_requested(halt, &mut commands),
             Event::CancelRequested => self.begin_stop(Stop::of(EndReason::Cancelled, None), &mut commands),
-            Event::Closed => self.closed(&mut commands)?,
+            Event::Closed { performed } => self.closed(performed, &mut commands)?,
             Event::CloseFailed(failure) => self.close_failed(&failure, &mut commands)?,
         }
         self.advance(moment, &mut commands);
         Ok(commands)
     }
 
-    fn opened(&mut self, opened: OpenedRun) -> Result<(), UnexpectedEvent> {
+    fn opened(&mut self, opened: OpenedRun, commands: &mut Vec<Command>) -> Result<(), UnexpectedEvent> {
         self.expect(&[Phase::Opening, Phase::Stopping], self.opened.is_none(), "Opened")?;
         self.opened = Some(opened);
         self.opening_ended();
+        self.pump_instructions(commands);
         Ok(())
     }
 
@@ -190,14 +222,16 @@ impl AgentRun {
     fn advance(&mut self, moment: Moment, commands: &mut Vec<Command>) {
         match self.phase {
             Phase::Acting | Phase::Resting
-                if self.calls.iter().all(Call::has_result) && !self.approvals.reviewing() =>
+                if self.calls.iter().all(Call::has_result) && !self.paused && !self.reviewing() =>
             {
                 self.next_turn(moment, commands);
             }
             Phase::Acting if moment.history_is_long && self.nothing_under_way() => {
-                commands.push(Command::ContinueAsNew);
+                if self.notices_put_off(commands) {
+                    commands.push(Command::ContinueAsNew);
+                }
             }
-            Phase::Stopping if self.nothing_under_way() => self.close(commands),
+            Phase::Stopping if self.nothing_under_way() => self.close_after_notices(moment, commands),
             Phase::Opening
             | Phase::Thinking
             | Phase::Acting
@@ -210,9 +244,13 @@ impl AgentRun {
     }
 
     fn next_turn(&mut self, moment: Moment, commands: &mut Vec<Command>) {
+        if self.instructions.has_undelivered() {
+            // A person has said more: what was the answer is a step on the way.
+            self.submitted = None;
+        }
         if let Some(answer) = self.submitted.take() {
             self.finish_with(Some(answer));
-            self.close(commands);
+            self.close_after_notices(moment, commands);
             return;
         }
         let Some(opened) = &self.opened else { return };
@@ -220,21 +258,25 @@ impl AgentRun {
         if self.turn >= limits.turns_max {
             let detail = format!("the run used all of its {} turns", limits.turns_max);
             self.begin_stop(Stop::of(EndReason::TurnsExhausted, Some(detail)), commands);
-            self.close(commands);
+            self.close_after_notices(moment, commands);
             return;
         }
         // A fresh execution always asks the model once: else a low bound would continue as new for ever.
         let full = moment.history_is_long || self.turns_here >= limits.turns_per_execution_max;
         if full && self.turns_here > 0 {
             self.phase = Phase::Resting;
-            commands.push(Command::ContinueAsNew);
+            if self.notices_put_off(commands) {
+                commands.push(Command::ContinueAsNew);
+            }
             return;
         }
+        let transcript = opened.transcript.clone();
         let append = self.calls.iter().filter_map(Call::result).collect();
+        let instructions = self.instructions.take_undelivered();
         self.phase = Phase::Thinking;
         self.turn += 1;
         self.turns_here += 1;
-        commands.push(Command::InvokeModel { turn: self.turn, transcript: opened.transcript.clone(), append });
+        commands.push(Command::InvokeModel { turn: self.turn, transcript, append, instructions });
     }
 
     fn publish(&mut self, commands: &mut Vec<Command>) {
@@ -261,7 +303,12 @@ impl AgentRun {
             Phase::Stopping => self.stop.as_ref().is_some_and(Stop::waits_for_effect),
             Phase::Acting | Phase::Resting | Phase::Finished => false,
         };
-        !effect && !self.calls.iter().any(Call::under_way) && !self.approvals.reviewing()
+        !effect && !self.calls.iter().any(Call::under_way) && !self.reviewing()
+    }
+
+    /// Whether anything that people said is being reviewed.
+    fn reviewing(&self) -> bool {
+        self.approvals.reviewing() || self.instructions.reviewing()
     }
 
     /// Counts a message that could not be read or named nothing pending.
@@ -296,6 +343,7 @@ impl AgentRun {
     #[must_use]
     pub fn state(&self) -> RunState {
         match self.phase {
+            Phase::Thinking | Phase::Acting | Phase::Resting if self.paused => RunState::Paused,
             Phase::Opening | Phase::Thinking | Phase::Resting | Phase::Stopping => RunState::Running,
             Phase::Closing | Phase::Finished => self.terminal_state(),
             Phase::Acting => call::state_of(&self.calls),
@@ -317,10 +365,27 @@ impl AgentRun {
         &self.on_behalf_of
     }
 
-    /// How that person is proved.
+    /// How that person was proved, once the run is open.
     #[must_use]
     pub fn proof(&self) -> Proof {
-        Proof::Claimed
+        self.opened.as_ref().map_or(Proof::Claimed, |opened| opened.proof)
+    }
+
+    /// The ways of proof that count for decisions and instructions.
+    #[must_use]
+    pub fn accepts(&self) -> Vec<Proof> {
+        self.opened.as_ref().map_or_else(|| vec![Proof::Claimed], |opened| opened.accepts.clone())
+    }
+
+    /// Whether a person paused it.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        self.paused
+    }
+
+    /// Questions that wait for an answer, oldest first.
+    pub fn waiting_questions(&self) -> impl Iterator<Item = &WaitingQuestion> {
+        self.questions.waiting()
     }
 
     /// What `open_run` found out, once it has.
@@ -406,6 +471,8 @@ impl AgentRun {
             tool_calls: self.tool_calls,
             usage: self.usage,
             unknown_outcomes: call::unknown(&self.calls),
+            performed: if self.stop.is_some() { self.performed.clone() } else { Vec::new() },
+            not_performed: self.abandoned(),
             audit: self.audit.clone(),
         }
     }

@@ -1,8 +1,13 @@
 //! Approval: what people are asked, what they answer, and the rules by which an answer counts.
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
-use crate::{Address, Content, GroupName, PersonId, PolicyId, RequestId, ToolCallId};
+use crate::{
+    Address, Content, GroupName, PersonId, PolicyId, RequestId, ToolCallId,
+    audit::Proof,
+    proof::Evidence,
+};
 
 /// A gate as its policy describes it. The description grants nothing: after the decisions policy is evaluated again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +24,53 @@ pub struct Gate {
     pub expires_secs: u64,
     /// Why the policy asks.
     pub reason: String,
+    /// After how many seconds people are reminded, once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remind_secs: Option<u64>,
+    /// Who is asked as well, after a while.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub escalation: Option<Escalation>,
+    /// What the end of its time leads to.
+    #[serde(default, skip_serializing_if = "OnExpiry::is_deny")]
+    pub on_expiry: OnExpiry,
+}
+
+/// Further people who may decide when nobody has after a while.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Escalation {
+    /// After how many seconds.
+    pub after_secs: u64,
+    /// Groups whose members may decide from then on, beside the gate's own.
+    pub to: Vec<GroupName>,
+}
+
+/// What it leads to that nobody decided in time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnExpiry {
+    /// The call is not performed, and the model reads why.
+    #[default]
+    Deny,
+    /// The call is not performed, and the run stops.
+    Halt,
+}
+
+impl OnExpiry {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde asks for")]
+    fn is_deny(&self) -> bool {
+        *self == Self::Deny
+    }
+}
+
+impl Gate {
+    /// The groups whose members may decide now.
+    #[must_use]
+    pub fn deciders(&self, escalated: bool) -> Vec<GroupName> {
+        let further = self.escalation.iter().filter(|_| escalated).flat_map(|escalation| &escalation.to);
+        let mut groups: Vec<GroupName> = self.approvers.iter().chain(further).cloned().collect();
+        groups.dedup();
+        groups
+    }
 }
 
 /// A party to a run that a gate may exclude from deciding.
@@ -29,6 +81,26 @@ pub enum Party {
     Requester,
     /// The owner of the agent.
     AgentOwner,
+    /// Whoever started the run.
+    Starter,
+    /// Whoever changed the arguments that are decided about.
+    Editor,
+}
+
+impl Party {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Requester, Self::AgentOwner, Self::Starter, Self::Editor];
+
+    /// The word in `@four_eyes`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Requester => "requester",
+            Self::AgentOwner => "agent_owner",
+            Self::Starter => "starter",
+            Self::Editor => "editor",
+        }
+    }
 }
 
 /// One request for approval: one gate of one call, bound to the digest of its canonical arguments.
@@ -46,6 +118,13 @@ pub struct ApprovalRequest {
     pub gate: Gate,
     /// The arguments as they may be shown, as canonical JSON, at most 4 KiB. Foreign text: escape before showing.
     pub arguments_shown: String,
+    /// The keyed digest over run chain, call, gate, arguments and expiry, which a signature covers and which a token's
+    /// `nonce` has to be. Its first digits stand in the id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<Address>,
+    /// Until when it can be decided, in milliseconds since 1970-01-01 UTC by the Temporal server's clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_ms: Option<u64>,
 }
 
 /// A decision as a person sent it: nothing in it is checked yet.
@@ -55,11 +134,31 @@ pub struct ApprovalDecision {
     pub request: RequestId,
     /// What was decided.
     pub verdict: Verdict,
-    /// Who says that they decided. A claim.
-    pub by: PersonId,
+    /// Who says that they decided. A claim, and none is needed where the proof names the person.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<PersonId>,
     /// Their words, at most 1 KiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub comment: Option<String>,
+    /// Other arguments, with which the call is to be judged afresh in place of the model's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arguments: Option<Map<String, Value>>,
+    /// What proves who they are.
+    #[serde(flatten)]
+    pub evidence: Evidence,
+}
+
+/// Where and when a person's message came in: enough to find its event in the history of that execution.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Arrival {
+    /// Run id of the execution.
+    pub run_id: String,
+    /// Name of the signal or update.
+    pub name: String,
+    /// Its position among those of that name in the execution; the first is 1.
+    pub ordinal: u32,
+    /// Workflow time at which it was taken in, in milliseconds since 1970-01-01 UTC.
+    pub at_ms: u64,
 }
 
 /// What was decided.
@@ -72,7 +171,18 @@ pub enum Verdict {
     Reject,
 }
 
-/// What the review of a decision, or of an expiry, came to.
+impl Verdict {
+    /// The word in payloads and statements.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Approve => "approve",
+            Self::Reject => "reject",
+        }
+    }
+}
+
+/// What the review of a decision, of an expiry or of an escalation came to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "review", rename_all = "snake_case")]
 pub enum Review {
@@ -88,10 +198,20 @@ pub enum Review {
         /// What the model reads.
         result: Content,
     },
+    /// The arguments were changed: the call ended, and this revision of it is judged afresh.
+    Revised {
+        /// The revision.
+        call: ToolCallId,
+    },
     /// Nobody decided in time: the call ends with this result.
     Expired {
         /// What the model reads.
         result: Content,
+    },
+    /// Further people may decide.
+    Escalated {
+        /// The arguments as all who may decide now may see them.
+        arguments_shown: String,
     },
     /// The decision does not count, and the request stays open.
     Refused {
@@ -127,6 +247,12 @@ pub enum RefuseDecision {
         /// Who tried.
         by: PersonId,
     },
+    /// A claim cannot tell two people apart.
+    #[error("this gate asks for {asks}, and the word of whoever sends a decision cannot prove that; configure `[identity]`")]
+    Unproved {
+        /// What the gate asks for.
+        asks: &'static str,
+    },
 }
 
 /// The parties of a run, for separation of duties.
@@ -136,36 +262,78 @@ pub struct Parties {
     pub requester: PersonId,
     /// The owner of the agent.
     pub agent_owner: PersonId,
+    /// Whoever started the run.
+    pub starter: PersonId,
+    /// Whoever changed the arguments that are decided about.
+    pub editor: Option<PersonId>,
 }
 
-/// Whether `by` may decide at `gate`: a member of a named group, not excluded, not counted before.
+impl Parties {
+    fn person(&self, party: Party) -> (Option<&PersonId>, &'static str) {
+        match party {
+            Party::Requester => (Some(&self.requester), "the person the run acts for"),
+            Party::AgentOwner => (Some(&self.agent_owner), "the owner of the agent"),
+            Party::Starter => (Some(&self.starter), "the person who started the run"),
+            Party::Editor => (self.editor.as_ref(), "the person who changed the arguments"),
+        }
+    }
+}
+
+/// Who decides, and how that was proved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Decider<'a> {
+    /// Who.
+    pub by: &'a PersonId,
+    /// How that was proved.
+    pub proof: Proof,
+    /// The groups they are in.
+    pub member_of: &'a [GroupName],
+}
+
+/// What a gate asks for that claims cannot hold: more than one person, or one who is no party.
+#[must_use]
+pub fn needs_proof(gate: &Gate) -> Option<&'static str> {
+    if gate.quorum > 1 {
+        Some("more than one approver")
+    } else if gate.four_eyes.is_empty() {
+        None
+    } else {
+        Some("four eyes")
+    }
+}
+
+/// Whether somebody may decide at `gate`: proved where the gate needs it, a member of a named group, not excluded, not
+/// counted before.
 ///
 /// # Errors
-/// The first rule that is broken.
+/// Every rule that is broken, the most telling first.
 pub fn admit_decision(
     gate: &Gate,
-    by: &PersonId,
-    member_of: &[GroupName],
+    escalated: bool,
+    decider: Decider<'_>,
     parties: &Parties,
     approved_by: &[PersonId],
-) -> Result<(), RefuseDecision> {
-    if !gate.approvers.iter().any(|group| member_of.contains(group)) {
-        let groups = gate.approvers.iter().map(GroupName::as_str).collect::<Vec<_>>().join(", ");
-        return Err(RefuseDecision::NotAnApprover { by: by.clone(), groups });
+) -> Result<(), Vec<RefuseDecision>> {
+    let by = decider.by;
+    let mut broken = Vec::new();
+    let groups = gate.deciders(escalated);
+    if !groups.iter().any(|group| decider.member_of.contains(group)) {
+        let groups = groups.iter().map(GroupName::as_str).collect::<Vec<_>>().join(", ");
+        broken.push(RefuseDecision::NotAnApprover { by: by.clone(), groups });
     }
     for party in &gate.four_eyes {
-        let (person, role) = match party {
-            Party::Requester => (&parties.requester, "the person the run acts for"),
-            Party::AgentOwner => (&parties.agent_owner, "the owner of the agent"),
-        };
-        if person == by {
-            return Err(RefuseDecision::FourEyes { by: by.clone(), role });
+        let (person, role) = parties.person(*party);
+        if person == Some(by) {
+            broken.push(RefuseDecision::FourEyes { by: by.clone(), role });
         }
     }
     if approved_by.contains(by) {
-        return Err(RefuseDecision::SecondVote { by: by.clone() });
+        broken.push(RefuseDecision::SecondVote { by: by.clone() });
     }
-    Ok(())
+    if let Some(asks) = needs_proof(gate).filter(|_| decider.proof == Proof::Claimed) {
+        broken.push(RefuseDecision::Unproved { asks });
+    }
+    if broken.is_empty() { Ok(()) } else { Err(broken) }
 }
 
 /// How a person says what became of a call whose outcome is unknown.
@@ -180,6 +348,18 @@ pub enum Resolution {
     Skip,
 }
 
+impl Resolution {
+    /// The word in payloads and statements.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Happened => "happened",
+            Self::DidNotHappen => "did_not_happen",
+            Self::Skip => "skip",
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -188,31 +368,81 @@ mod tests {
         PersonId::parse(text).unwrap()
     }
 
-    fn check(by: &str, groups: &[&str], approved_by: &[&str]) -> Result<(), String> {
-        let gate = Gate {
+    fn group(text: &str) -> GroupName {
+        GroupName::parse(text).unwrap()
+    }
+
+    fn gate() -> Gate {
+        Gate {
             id: PolicyId::parse("refund.large").unwrap(),
-            approvers: vec![GroupName::parse("finance-leads").unwrap()],
+            approvers: vec![group("finance-leads")],
             quorum: 2,
-            four_eyes: vec![Party::Requester, Party::AgentOwner],
+            four_eyes: Party::ALL.to_vec(),
             expires_secs: 60,
             reason: "large".into(),
+            remind_secs: None,
+            escalation: Some(Escalation { after_secs: 30, to: vec![group("board")] }),
+            on_expiry: OnExpiry::Deny,
+        }
+    }
+
+    fn check_at(gate: &Gate, proof: Proof, by: &str, groups: &[&str], approved_by: &[&str]) -> Vec<String> {
+        let parties = Parties {
+            requester: person("ana"),
+            agent_owner: person("owner"),
+            starter: person("starter"),
+            editor: Some(person("editor")),
         };
-        let parties = Parties { requester: person("ana"), agent_owner: person("owner") };
-        let groups: Vec<_> = groups.iter().map(|g| GroupName::parse(*g).unwrap()).collect();
+        let groups: Vec<_> = groups.iter().map(|name| group(name)).collect();
         let approved: Vec<_> = approved_by.iter().map(|p| person(p)).collect();
-        admit_decision(&gate, &person(by), &groups, &parties, &approved).map_err(|error| error.to_string())
+        let by = person(by);
+        let decider = Decider { by: &by, proof, member_of: &groups };
+        let admitted = admit_decision(gate, false, decider, &parties, &approved);
+        admitted.err().unwrap_or_default().iter().map(ToString::to_string).collect()
+    }
+
+    fn check(by: &str, groups: &[&str], approved_by: &[&str]) -> Vec<String> {
+        check_at(&gate(), Proof::Key, by, groups, approved_by)
     }
 
     #[test]
     fn a_member_decides_once_and_the_parties_never() {
-        assert_eq!(check("bo", &["finance-leads"], &[]), Ok(()));
-        assert_eq!(check("bo", &["finance-leads"], &["eve"]), Ok(()));
-        assert_eq!(check("bo", &["finance-leads"], &["bo"]), Err("`bo` has approved this request already".into()));
-        assert_eq!(check("bo", &["sales"], &[]), Err("`bo` is in none of the approver groups (finance-leads)".into()));
-        assert_eq!(
-            check("ana", &["finance-leads"], &[]),
-            Err("`ana` is the person the run acts for and may not decide this request (four eyes)".into())
-        );
-        assert!(check("owner", &["finance-leads"], &[]).is_err());
+        assert_eq!(check("bo", &["finance-leads"], &[]), Vec::<String>::new());
+        assert_eq!(check("bo", &["finance-leads"], &["eve"]), Vec::<String>::new());
+        assert_eq!(check("bo", &["finance-leads"], &["bo"]), ["`bo` has approved this request already"]);
+        assert_eq!(check("bo", &["sales"], &[]), ["`bo` is in none of the approver groups (finance-leads)"]);
+        let parties = [
+            ("ana", "the person the run acts for"),
+            ("owner", "the owner of the agent"),
+            ("starter", "the person who started the run"),
+            ("editor", "the person who changed the arguments"),
+        ];
+        for (by, role) in parties {
+            let expected = format!("`{by}` is {role} and may not decide this request (four eyes)");
+            assert_eq!(check(by, &["finance-leads"], &[]), [expected]);
+        }
+    }
+
+    #[test]
+    fn claims_hold_neither_a_quorum_nor_four_eyes() {
+        let claimed = |gate: &Gate| check_at(gate, Proof::Claimed, "bo", &["finance-leads"], &[]);
+        assert!(claimed(&gate())[0].contains("more than one approver"));
+        let four_eyes = Gate { quorum: 1, ..gate() };
+        assert!(claimed(&four_eyes)[0].contains("four eyes"));
+        assert_eq!(claimed(&Gate { four_eyes: vec![], ..four_eyes }), Vec::<String>::new());
+    }
+
+    #[test]
+    fn further_groups_decide_from_the_escalation_on() {
+        assert_eq!(gate().deciders(false), [group("finance-leads")]);
+        assert_eq!(gate().deciders(true), [group("finance-leads"), group("board")]);
+    }
+
+    #[test]
+    fn a_gate_of_an_older_record_is_read() {
+        let older = r#"{"id":"g","approvers":["a"],"quorum":1,"four_eyes":["requester"],"expires_secs":60,"reason":"r"}"#;
+        let gate: Gate = serde_json::from_str(older).unwrap();
+        assert_eq!((gate.remind_secs, gate.on_expiry), (None, OnExpiry::Deny));
+        assert_eq!(serde_json::to_string(&gate).unwrap(), older);
     }
 }

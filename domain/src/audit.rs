@@ -9,9 +9,11 @@ use serde::{Deserialize, Serialize};
 use crate::{AgentName, Digest, PersonId, RunChain, ToolCallId, canonical};
 
 mod body;
+mod notice;
 pub mod verify;
 
 pub use body::RecordBody;
+pub use notice::{Noticed, NoticeId, NoticeKind};
 
 /// Number of records and hash of the last one: where a chain stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -124,13 +126,15 @@ pub struct Origin {
     pub worker: String,
 }
 
-/// What an effect is: a model call of a turn or a tool call.
+/// What an effect is: a model call of a turn, a tool call, or a notice to the configured webhook.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum EffectId {
     /// The model call of a turn: `m3`.
     Model(u32),
     /// A tool call: `t3.1`.
     Tool(ToolCallId),
+    /// A notice: `r2.asked`.
+    Notice(NoticeId),
 }
 
 impl std::fmt::Display for EffectId {
@@ -138,6 +142,7 @@ impl std::fmt::Display for EffectId {
         match self {
             Self::Model(turn) => write!(f, "m{turn}"),
             Self::Tool(call) => call.fmt(f),
+            Self::Notice(notice) => notice.fmt(f),
         }
     }
 }
@@ -148,7 +153,7 @@ impl std::str::FromStr for EffectId {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text.strip_prefix('m').map(str::parse::<u32>) {
             Some(Ok(turn)) if format!("m{turn}") == text => Ok(Self::Model(turn)),
-            Some(_) | None => text.parse().map(Self::Tool),
+            Some(_) | None => text.parse().map(Self::Notice).or_else(|_| text.parse().map(Self::Tool)),
         }
     }
 }

@@ -79,6 +79,9 @@ impl RunFacts {
             RecordBody::Intent { effect: EffectId::Tool(call), target, amounts, cost_micros, epoch, .. } => {
                 self.call(*call, target, amounts, *cost_micros).epochs.insert(*epoch);
             }
+            // Nobody is limited in being told.
+            RecordBody::Intent { effect: EffectId::Notice(_), .. }
+            | RecordBody::NotSent { effect: EffectId::Notice(_), .. } => {}
             RecordBody::NotSent { effect: EffectId::Model(_), .. } => {
                 self.model_calls = self.model_calls.saturating_sub(1);
             }
@@ -108,6 +111,7 @@ impl RunFacts {
                     EffectId::Model(turn) => {
                         self.replies.insert(*turn, classes.iter().cloned().collect());
                     }
+                    EffectId::Notice(_) => {}
                     EffectId::Tool(call) => {
                         if let Some(call) = self.calls.get_mut(call) {
                             call.performed = true;
@@ -128,6 +132,11 @@ impl RunFacts {
             | RecordBody::ApprovalRequested { .. }
             | RecordBody::ApprovalDecided { .. }
             | RecordBody::ApprovalExpired { .. }
+            | RecordBody::ApprovalEscalated { .. }
+            | RecordBody::CallRevised { .. }
+            | RecordBody::QuestionAsked { .. }
+            | RecordBody::QuestionExpired { .. }
+            | RecordBody::Instructed { .. }
             | RecordBody::CallAbandoned { .. }
             | RecordBody::MessagesRefused { .. }
             | RecordBody::Intrusion { .. }
@@ -170,10 +179,12 @@ impl RunFacts {
         Self { model_calls: self.model_calls.saturating_add(1), ..self.clone() }
     }
 
-    /// Classes that the model was shown of a call's result.
+    /// Classes that the model was shown of a call's result, whichever revision of it was performed: the model knows the
+    /// call under the id of the first.
     #[must_use]
     pub fn classes_of_call(&self, call: ToolCallId) -> BTreeSet<DataClass> {
-        self.calls.get(&call).map(|call| call.classes.clone()).unwrap_or_default()
+        let revisions = self.calls.iter().filter(|(id, _)| id.proposed() == call.proposed());
+        revisions.flat_map(|(_, call)| call.classes.clone()).collect()
     }
 
     /// Classes that the reply of a turn carries.
@@ -221,7 +232,7 @@ impl RunFacts {
 
     fn known(&mut self, effect: EffectId) -> Option<&mut Call> {
         match effect {
-            EffectId::Model(_) => None,
+            EffectId::Model(_) | EffectId::Notice(_) => None,
             EffectId::Tool(call) => self.calls.get_mut(&call),
         }
     }

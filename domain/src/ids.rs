@@ -90,6 +90,16 @@ fn is_field_path(text: &str) -> bool {
         && text.split('~').skip(1).all(|rest| rest.starts_with(['0', '1']))
 }
 
+/// An ordinal of at most nine digits and six hexadecimal digits behind a letter.
+fn is_numbered(text: &str, letter: char) -> bool {
+    text.strip_prefix(letter).and_then(|rest| rest.split_once('-')).is_some_and(|(ordinal, hex)| {
+        (1..=9).contains(&ordinal.len())
+            && ordinal.bytes().all(|b| b.is_ascii_digit())
+            && hex.len() == 6
+            && hex.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+    })
+}
+
 fn is_hex64(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
@@ -161,10 +171,12 @@ name_type!(
     /// Id of one approval request: `r2-7f3a9c`, its ordinal in the run and six hexadecimal digits of the keyed digest
     /// over run chain, call id, gate and canonical arguments.
     RequestId, "request id", "it looks like `r2-7f3a9c`",
-    |text| text.strip_prefix('r').and_then(|rest| rest.split_once('-')).is_some_and(|(ordinal, hex)| {
-        !ordinal.is_empty() && ordinal.len() <= 9 && ordinal.bytes().all(|b| b.is_ascii_digit())
-            && hex.len() == 6 && hex.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
-    })
+    |text| is_numbered(text, 'r')
+);
+name_type!(
+    /// Id of one question of an agent to people: `q1-7f3a9c`, made as a [`RequestId`] is.
+    QuestionId, "question id", "it looks like `q1-7f3a9c`",
+    |text| is_numbered(text, 'q')
 );
 
 macro_rules! from_hash {
@@ -229,6 +241,14 @@ impl RequestId {
     }
 }
 
+impl QuestionId {
+    /// Builds the id from the question's ordinal in its run and the keyed digest of what is asked.
+    #[must_use]
+    pub fn new(ordinal: u32, digest: &Address) -> Self {
+        Self(format!("q{ordinal}-{}", digest.as_str().chars().take(6).collect::<String>()))
+    }
+}
+
 /// Id of one tool call of a run: turn, index within the turn, revision. Ours, never the provider's: `t3.1`, and
 /// `t3.1r2` for the second revision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -246,6 +266,20 @@ impl ToolCallId {
     #[must_use]
     pub fn new(turn: u32, index: u32) -> Self {
         Self { turn, index, revision: 1 }
+    }
+}
+
+impl ToolCallId {
+    /// The next revision of the same call: what an approver's edit makes of it.
+    #[must_use]
+    pub fn revised(self) -> Self {
+        Self { revision: self.revision.saturating_add(1), ..self }
+    }
+
+    /// The call as the model proposed it, under whose id the model reads the result.
+    #[must_use]
+    pub fn proposed(self) -> Self {
+        Self { revision: 1, ..self }
     }
 }
 

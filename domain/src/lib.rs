@@ -3,6 +3,7 @@
 //!
 //! Reading order: [`agent`] (what a run is asked and answers), [`agent_run`] (the run as a state machine),
 //! [`tool`] and [`model`] (what it calls), [`policy`] (what it may call), [`approval`] (who else decides),
+//! [`instruction`] (what else people say),
 //! [`proof`] (who says so), [`reveal`] (what of the data is shown), [`quarantine`] (what nothing may touch), [`audit`]
 //! (what is recorded), [`facts`] (what the records sum up to), [`ids`] and [`canonical`] (names and digests).
 
@@ -13,6 +14,7 @@ pub mod audit;
 pub mod canonical;
 pub mod facts;
 pub mod ids;
+pub mod instruction;
 pub mod model;
 pub mod policy;
 pub mod proof;
@@ -22,7 +24,8 @@ pub mod reveal;
 pub mod tool;
 
 pub use agent::{
-    AgentDefinition, AgentResult, AgentTask, EndReason, INLINE_ONCE_BYTES_MAX, OpenedRun, RunLimits, RunPins, RunState,
+    AgentDefinition, AgentResult, AgentTask, EndReason, INLINE_ONCE_BYTES_MAX, OpenedRun, PerformedCall, RunLimits, RunPins,
+    RunState,
 };
 pub use agent_run::AgentRun;
 pub use approval::{ApprovalDecision, ApprovalRequest, Gate, Resolution, Review, Verdict};
@@ -31,8 +34,9 @@ pub use canonical::AddressKey;
 pub use facts::{RunFacts, ToolFacts};
 pub use ids::{
     Address, AgentName, DataClass, Digest, FieldPath, GroupName, ModelName, ParseIdError, PersonId, PolicyId,
-    ProviderName, RequestId, RunChain, ServerName, StoreId, ToolCallId, ToolName,
+    ProviderName, QuestionId, RequestId, RunChain, ServerName, StoreId, ToolCallId, ToolName,
 };
+pub use instruction::{Instruction, InstructionReview, Question, Sender, SentInstruction};
 pub use model::{
     Arguments, CallSummary, Content, Message, ModelReply, ModelRequest, ModelTurn, OfferedTool, ProposedCall, Usage,
 };

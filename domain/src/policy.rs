@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     AgentName, DataClass, DecisionOutcome, Digest, GroupName, ModelName, PersonId, PolicyId, QuarantineTarget,
-    RunFacts, ToolDefinition, Verdict, approval::Gate,
+    RunFacts, ToolDefinition, Verdict, approval::Gate, audit::NoticeKind,
 };
 
 pub mod applying;
@@ -64,6 +64,11 @@ pub enum PolicyAction<'a> {
         /// The configured model.
         model: &'a ModelName,
     },
+    /// Tell the configured webhook of a request or a question.
+    Notify {
+        /// What there is to tell.
+        kind: NoticeKind,
+    },
 }
 
 /// What policy is asked about an act of a person. The principal is that person.
@@ -100,6 +105,28 @@ pub enum PersonAction<'a> {
         run: RunOf<'a>,
         /// The call's tool.
         tool: &'a ToolDefinition,
+    },
+    /// Answer a question of the agent.
+    Answer {
+        /// The run.
+        run: RunOf<'a>,
+        /// The tool that asks.
+        tool: &'a ToolDefinition,
+    },
+    /// Give the agent a further instruction.
+    Steer {
+        /// The run.
+        run: RunOf<'a>,
+    },
+    /// Keep the run from beginning anything new.
+    Pause {
+        /// The run.
+        run: RunOf<'a>,
+    },
+    /// Let a paused run go on.
+    Resume {
+        /// The run.
+        run: RunOf<'a>,
     },
     /// Put something into quarantine.
     Quarantine(&'a QuarantineTarget),

@@ -134,6 +134,21 @@ pub enum InstructionKind {
     Halt,
 }
 
+impl InstructionKind {
+    /// The word in statements, records and policies.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Answer => "answer",
+            Self::Resolve => "resolve",
+            Self::Steer => "steer",
+            Self::Pause => "pause",
+            Self::Resume => "resume",
+            Self::Halt => "halt",
+        }
+    }
+}
+
 /// The start of a run.
 #[derive(Debug, Clone, Copy)]
 pub struct StartSaid<'a> {

@@ -6,8 +6,10 @@
 
 use std::fmt::Write as _;
 
+use serde_json::Value;
+
 use crate::{
-    AgentRun, RunState,
+    AgentRun, Proof, Question, RunState, ToolCallId,
     agent_run::{Call, CallState, WaitingRequest},
 };
 
@@ -75,13 +77,73 @@ pub fn shell_quote(value: &str) -> String {
     format!("'{}'", value.replace('\'', r"'\''"))
 }
 
-/// The commands that decide a request: approve and reject by signal.
+/// How whoever types a command shows who they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shown {
+    /// They say so.
+    Says,
+    /// The server they send it to knows them.
+    Known,
+    /// They sign, or bring a token, which `mandate` does for them.
+    Proves(&'static str),
+}
+
+impl Shown {
+    /// The first way that is accepted and that a person can type.
+    fn of(accepts: &[Proof]) -> Self {
+        if accepts.contains(&Proof::Principal) {
+            Self::Known
+        } else if accepts.contains(&Proof::Key) {
+            Self::Proves("--by YOUR-ID --key YOUR-KEY-FILE")
+        } else if accepts.contains(&Proof::Jwt) {
+            Self::Proves("--token file:YOUR-TOKEN-FILE")
+        } else {
+            Self::Says
+        }
+    }
+
+    /// What a person has to put into the command before they type it.
+    fn advice(self) -> &'static str {
+        match self {
+            Self::Says => ", with your id in place of YOUR-ID",
+            Self::Known => ", with your own access to Temporal",
+            Self::Proves(_) => ", with what is yours in place of YOUR-…",
+        }
+    }
+
+    /// A signal by the Temporal CLI where that is enough, else the command of `mandate` with what it needs.
+    fn command(self, workflow_id: &str, signal: &str, fields: &str, mandate: &str) -> String {
+        match self {
+            Self::Says => signal_command(workflow_id, signal, &format!(r#"{{{fields},"by":"YOUR-ID"}}"#)),
+            Self::Known => signal_command(workflow_id, signal, &format!("{{{fields}}}")),
+            Self::Proves(how) => {
+                let (verb, rest) = mandate.split_once(' ').unwrap_or((mandate, ""));
+                format!("mandate {verb} {} {rest} {how}", shell_quote(workflow_id))
+            }
+        }
+    }
+}
+
+/// The commands that decide a request: approve and reject.
 #[must_use]
-pub fn decide_commands(workflow_id: &str, request_id: &str) -> [String; 2] {
-    ["approve", "reject"].map(|signal| {
-        let input = format!(r#"{{"request_id":"{request_id}","by":"YOUR-ID"}}"#);
-        signal_command(workflow_id, signal, &input)
+pub fn decide_commands(workflow_id: &str, request_id: &str, accepts: &[Proof]) -> [String; 2] {
+    ["approve", "reject"].map(|verb| {
+        let (fields, mandate) = (format!(r#""request_id":"{request_id}""#), format!("{verb} --request {request_id}"));
+        Shown::of(accepts).command(workflow_id, verb, &fields, &mandate)
     })
+}
+
+/// The command that answers a question.
+#[must_use]
+pub fn answer_command(workflow_id: &str, question_id: &str, accepts: &[Proof]) -> String {
+    let fields = format!(r#""question_id":"{question_id}","text":"YOUR ANSWER""#);
+    let mandate = format!("answer 'YOUR ANSWER' --question {question_id}");
+    Shown::of(accepts).command(workflow_id, "answer", &fields, &mandate)
+}
+
+fn resolve_command(workflow_id: &str, call: ToolCallId, accepts: &[Proof]) -> String {
+    let fields = format!(r#""call":"{call}","resolution":"happened""#);
+    Shown::of(accepts).command(workflow_id, "resolve", &fields, &format!("resolve {call} happened"))
 }
 
 fn signal_command(workflow_id: &str, signal: &str, input: &str) -> String {
@@ -91,23 +153,45 @@ fn signal_command(workflow_id: &str, signal: &str, input: &str) -> String {
 
 /// One request as a card, in Markdown.
 #[must_use]
-pub fn request_card(workflow_id: &str, waiting: &WaitingRequest) -> String {
+pub fn request_card(workflow_id: &str, waiting: &WaitingRequest, accepts: &[Proof]) -> String {
     let request = &waiting.request;
     let gate = &request.gate;
-    let groups: Vec<_> = gate.approvers.iter().map(crate::GroupName::as_str).collect();
+    let groups: Vec<_> = waiting.deciders().iter().map(|group| group.as_str().to_owned()).collect();
     let mut card = format!("### Request `{}`: {} wants to be called\n\n", request.id, code_span(&request.tool));
     let _ = writeln!(card, "- call `{}`, gate `{}`: {}", request.call, gate.id, code_span(&gate.reason));
+    if request.call.revision > 1 {
+        let _ = writeln!(card, "- an approver changed the arguments of `{}`", request.call.proposed());
+    }
     let _ = writeln!(card, "- who may decide: {}; {} of {} approved", groups.join(", "), waiting.votes, gate.quorum);
     let _ = writeln!(card, "- until: {} (UTC)", utc(waiting.deadline_ms));
-    let _ = writeln!(card, "- digest of the arguments: `{}`\n", request.arguments);
-    let _ = writeln!(card, "Arguments:\n\n{}", fence(&request.arguments_shown));
-    let [approve, reject] = decide_commands(workflow_id, request.id.as_str());
-    let _ = writeln!(
-        card,
-        "Approve or reject, with your id in place of YOUR-ID:\n\n{}",
-        fence(&format!("{approve}\n{reject}"))
-    );
+    let _ = writeln!(card, "- digest of the arguments: `{}`", request.arguments);
+    if let Some(digest) = &request.digest {
+        let _ = writeln!(card, "- digest of the request, for proofs: `{digest}`");
+    }
+    let _ = writeln!(card, "\nArguments:\n\n{}", fence(&request.arguments_shown));
+    let commands = decide_commands(workflow_id, request.id.as_str(), accepts).join("\n");
+    let _ = writeln!(card, "Approve or reject{}:\n\n{}", Shown::of(accepts).advice(), fence(&commands));
     card
+}
+
+/// One question as a card, in Markdown.
+#[must_use]
+pub fn question_card(workflow_id: &str, question: &Question, accepts: &[Proof]) -> String {
+    let mut card = format!("### Question `{}`: the agent asks\n\n", question.id);
+    let _ = writeln!(card, "- call `{}`\n- until: {} (UTC)\n", question.call, utc(question.expires_ms));
+    card.push_str(&fence(&question_text(&question.asked)));
+    let command = answer_command(workflow_id, question.id.as_str(), accepts);
+    let _ = writeln!(card, "\nAnswer{}:\n\n{}", Shown::of(accepts).advice(), fence(&command));
+    card
+}
+
+/// What is asked, line by line: the question, its context, and what there is to choose from.
+fn question_text(asked: &str) -> String {
+    let Ok(Value::Object(asked)) = serde_json::from_str(asked) else { return asked.to_owned() };
+    let text = |key: &str| asked.get(key).and_then(Value::as_str).map(str::to_owned);
+    let options = asked.get("options").and_then(Value::as_array).into_iter().flatten();
+    let options = options.filter_map(Value::as_str).map(|option| format!("- {option}"));
+    text("question").into_iter().chain(text("context")).chain(options).collect::<Vec<_>>().join("\n")
 }
 
 /// What the run is doing or waits for, in Markdown: Temporal's current details.
@@ -129,11 +213,18 @@ pub fn details(run: &AgentRun, workflow_id: &str) -> String {
         usage.output_tokens,
         run.audit().records
     );
+    if run.is_paused() {
+        text.push_str("A person paused this run: nothing new begins until it is resumed.\n\n");
+    }
+    let accepts = run.accepts();
     for waiting in run.waiting_requests() {
-        text.push_str(&request_card(workflow_id, waiting));
+        text.push_str(&request_card(workflow_id, waiting, &accepts));
+    }
+    for waiting in run.waiting_questions() {
+        text.push_str(&question_card(workflow_id, &waiting.question, &accepts));
     }
     for call in run.calls() {
-        call_line(&mut text, workflow_id, call);
+        call_line(&mut text, workflow_id, call, &accepts);
     }
     if let (count @ 1.., Some(reason)) = run.refusals() {
         let _ = writeln!(text, "{count} message(s) did not count; the last one:\n\n{}", fence(reason));
@@ -146,7 +237,7 @@ pub fn details(run: &AgentRun, workflow_id: &str) -> String {
     text
 }
 
-fn call_line(text: &mut String, workflow_id: &str, call: &Call) {
+fn call_line(text: &mut String, workflow_id: &str, call: &Call, accepts: &[Proof]) {
     match &call.state {
         CallState::Calling => {
             let _ = writeln!(text, "- `{}` {}: under way", call.id, code_span(&call.tool));
@@ -155,7 +246,10 @@ fn call_line(text: &mut String, workflow_id: &str, call: &Call) {
             let _ =
                 writeln!(text, "- `{}` {}: lost; the store is asked what became of it", call.id, code_span(&call.tool));
         }
-        CallState::Unknown { reason, .. } => {
+        CallState::Held { .. } => {
+            let _ = writeln!(text, "- `{}` {}: held until the run is resumed", call.id, code_span(&call.tool));
+        }
+        CallState::Unknown { reason } => {
             let _ = writeln!(
                 text,
                 "### Nobody knows whether `{}` {} happened\n\n{}",
@@ -163,15 +257,14 @@ fn call_line(text: &mut String, workflow_id: &str, call: &Call) {
                 code_span(&call.tool),
                 fence(reason)
             );
-            let input = format!(r#"{{"call":"{}","resolution":"happened","by":"YOUR-ID"}}"#, call.id);
-            let command = signal_command(workflow_id, "resolve", &input);
+            let command = resolve_command(workflow_id, call.id, accepts);
             let _ = writeln!(
                 text,
                 "Look in the system of record, then say `happened`, `did_not_happen` or `skip`:\n\n{}",
                 fence(&command)
             );
         }
-        CallState::Waiting | CallState::Ended { .. } | CallState::Abandoned => {}
+        CallState::Waiting | CallState::Asked | CallState::Ended { .. } | CallState::Abandoned => {}
     }
 }
 
@@ -230,6 +323,26 @@ mod tests {
         assert_eq!(shell_quote("refund-o1"), "refund-o1");
         assert_eq!(shell_quote("a'; rm -rf $HOME; '"), r"'a'\''; rm -rf $HOME; '\'''");
         assert_eq!(shell_quote(""), "''");
+    }
+
+    #[test]
+    fn the_printed_command_fits_how_people_are_proved() {
+        let shown = |accepts: &[Proof]| decide_commands("refund-'1", "r1-7f3a9c", accepts)[0].clone();
+        let signal = r"temporal workflow signal --workflow-id 'refund-'\''1' --name approve --input ";
+        assert_eq!(shown(&[Proof::Claimed]), signal.to_owned() + r#"'{"request_id":"r1-7f3a9c","by":"YOUR-ID"}'"#);
+        assert_eq!(shown(&[Proof::Principal]), signal.to_owned() + r#"'{"request_id":"r1-7f3a9c"}'"#);
+        let signed = r"mandate approve 'refund-'\''1' --request r1-7f3a9c --by YOUR-ID --key YOUR-KEY-FILE";
+        assert_eq!(shown(&[Proof::Key]), signed);
+        assert!(shown(&[Proof::Jwt]).ends_with("--token file:YOUR-TOKEN-FILE"));
+        let answer = answer_command("w", "q1-7f3a9c", &[Proof::Key]);
+        assert_eq!(answer, "mandate answer w 'YOUR ANSWER' --question q1-7f3a9c --by YOUR-ID --key YOUR-KEY-FILE");
+    }
+
+    #[test]
+    fn a_question_is_shown_with_what_there_is_to_choose_from() {
+        let asked = r#"{"context":"he called twice","options":["yes","no"],"question":"Refund him?"}"#;
+        assert_eq!(question_text(asked), "Refund him?\nhe called twice\n- yes\n- no");
+        assert_eq!(question_text("no JSON"), "no JSON");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::{
-    ApprovalRequest, Content, Digest, FieldClasses, PersonId, PolicyId, ServerName, ToolName, canonical, policy,
+    ApprovalRequest, Content, Digest, FieldClasses, PersonId, PolicyId, Question, ServerName, ToolName, canonical, policy,
 };
 
 pub mod arguments;
@@ -85,12 +85,18 @@ pub enum BuiltinTool {
     ReadResult,
     /// `{"answer": "…", "confidence_percent": 80}` → the answer, with which the run ends.
     SubmitAnswer,
+    /// `{"question": "…", "context": "…", "options": ["…"]}` → what a person answers.
+    AskHuman,
 }
 
 impl BuiltinTool {
     /// All of them, by the name that the registry uses.
-    pub const ALL: [(&str, Self); 3] =
-        [("current_time", Self::CurrentTime), ("read_result", Self::ReadResult), ("submit_answer", Self::SubmitAnswer)];
+    pub const ALL: [(&str, Self); 4] = [
+        ("current_time", Self::CurrentTime),
+        ("read_result", Self::ReadResult),
+        ("submit_answer", Self::SubmitAnswer),
+        ("ask_human", Self::AskHuman),
+    ];
 
     /// JSON Schema of its arguments.
     #[must_use]
@@ -113,6 +119,19 @@ impl BuiltinTool {
                 "properties": {
                     "answer": { "type": "string", "minLength": 1, "description": "The final answer, as the person who asked will read it." },
                     "confidence_percent": { "type": "integer", "minimum": 0, "maximum": 100, "description": "How sure you are that the answer is right." },
+                },
+            }),
+            Self::AskHuman => json!({
+                "type": "object",
+                "required": ["question"],
+                "additionalProperties": false,
+                "properties": {
+                    "question": { "type": "string", "minLength": 1, "maxLength": 1000, "description": "One clear question." },
+                    "context": { "type": "string", "maxLength": 2000, "description": "What the person has to know to answer it." },
+                    "options": {
+                        "type": "array", "maxItems": 10, "items": { "type": "string", "minLength": 1, "maxLength": 200 },
+                        "description": "The answers to choose from, if there are some.",
+                    },
                 },
             }),
         }
@@ -200,6 +219,11 @@ pub enum ToolCallOutcome {
         /// One request a gate.
         requests: Vec<ApprovalRequest>,
     },
+    /// A person has been asked, and has to answer first.
+    AnswerRequired {
+        /// The question.
+        question: Question,
+    },
     /// It was sent, or may have been, and nobody knows what came of it.
     OutcomeUnknown {
         /// What is known.
@@ -239,6 +263,8 @@ pub enum RefusalKind {
     ToolChanged,
     /// The run ended before it was performed.
     RunEnded,
+    /// An approver changed its arguments: a revision of it is judged in its place.
+    Revised,
     /// A person said that it did not happen, or that the run goes on without it.
     ResolvedByPerson,
 }

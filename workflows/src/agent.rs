@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use mandate_domain::{
-    AgentResult, AgentRun, ApprovalDecision, Verdict,
-    agent_run::{Answer, HaltRequest, ResolveCall},
+    AgentResult, AgentRun, ApprovalDecision, Instruction, QuestionId, Sender, SentInstruction, Verdict,
+    agent_run::Answer,
 };
 use temporalio_macros::{workflow, workflow_methods};
 use temporalio_workflow::{
@@ -35,15 +35,24 @@ pub struct AgentWorkflow {
     /// Answers for updates that wait, by the number each took.
     answers: BTreeMap<u64, Answer>,
     updates: u64,
+    /// How many signals and updates of each name this execution took, readable or not: a message's position in history.
+    arrivals: BTreeMap<&'static str, u32>,
 }
 
 /// What a handler took in for the run loop.
 #[derive(Debug)]
 enum Message {
-    Decision { decision: ApprovalDecision, update: Option<u64> },
-    Resolution(ResolveCall),
-    Halt(HaltRequest),
+    Decision { decision: ApprovalDecision, at: Position, update: Option<u64> },
+    Instruction { sent: SentInstruction, at: Position, update: Option<u64> },
+    Halt { sender: Sender, at: Position },
     Refused(String),
+}
+
+/// A message among those of its name in this execution.
+#[derive(Debug, Clone, Copy)]
+struct Position {
+    name: &'static str,
+    ordinal: u32,
 }
 
 /// How many messages may wait for the run loop; more are dropped and counted as one refusal.
@@ -58,9 +67,9 @@ const INBOX_MAX: usize = 1000;
 )]
 mod handlers {
     use super::{
-        AgentResult, AgentWorkflow, Answer, HandlerError, INBOX_MAX, Lenient, Message, PendingRequest, Status,
-        SyncWorkflowContext, Transcript, Verdict, WaitConditionOptions, WorkflowCancellationToken, WorkflowContext,
-        WorkflowContextView, WorkflowResult, driver, workflow_methods,
+        AgentResult, AgentWorkflow, Answer, HandlerError, Instruction, Lenient, Message, PendingRequest, QuestionId,
+        Status, SyncWorkflowContext, Transcript, Verdict, WorkflowContext, WorkflowContextView, WorkflowResult,
+        answer_of, driver, workflow_methods,
     };
 
     #[workflow_methods]
@@ -83,25 +92,39 @@ mod handlers {
 
         #[signal]
         pub fn resolve(&mut self, _ctx: &mut SyncWorkflowContext<Self>, input: Lenient) {
-            let message = match input.resolution() {
-                Ok(resolution) => Message::Resolution(resolution),
-                Err(reason) => Message::Refused(format!("signal `resolve`: {reason}")),
-            };
-            self.take(message);
+            self.take_instruction("resolve", input.resolution());
+        }
+
+        #[signal]
+        pub fn answer(&mut self, _ctx: &mut SyncWorkflowContext<Self>, input: Lenient) {
+            self.take_instruction("answer", input.answer());
+        }
+
+        #[signal]
+        pub fn steer(&mut self, _ctx: &mut SyncWorkflowContext<Self>, input: Lenient) {
+            self.take_instruction("steer", input.steer());
+        }
+
+        #[signal]
+        pub fn pause(&mut self, _ctx: &mut SyncWorkflowContext<Self>, input: Lenient) {
+            self.take_instruction("pause", input.plain(Instruction::Pause));
+        }
+
+        #[signal]
+        pub fn resume(&mut self, _ctx: &mut SyncWorkflowContext<Self>, input: Lenient) {
+            self.take_instruction("resume", input.plain(Instruction::Resume));
         }
 
         #[signal]
         pub fn halt(&mut self, _ctx: &mut SyncWorkflowContext<Self>, input: Lenient) {
-            self.take(Message::Halt(input.halt()));
+            let at = self.arrived("halt");
+            self.take(Message::Halt { sender: input.halt(), at });
         }
 
         #[update_validator(decide)]
         fn validate_decide(&self, _ctx: &WorkflowContextView, input: &Lenient) -> Result<(), HandlerError> {
             let decision = input.decide()?;
-            let run = self.run.as_ref().ok_or("the run has not begun")?;
-            if self.inbox.len() >= INBOX_MAX {
-                return Err("too many messages wait for this run; send this one again later".into());
-            }
+            let run = self.open_for_updates()?;
             if run.waiting_requests().any(|waiting| waiting.request.id == decision.request) {
                 Ok(())
             } else {
@@ -111,17 +134,44 @@ mod handlers {
 
         #[update]
         pub async fn decide(ctx: &mut WorkflowContext<Self>, input: Lenient) -> Result<Answer, HandlerError> {
-            let decision = input.decide()?;
-            let update = ctx.state_mut(|state| state.take_update(decision));
-            // The run loop answers every update before it ends, also when it is cancelled: the wait must not end first.
-            let apart = WaitConditionOptions::builder().cancellation_token(WorkflowCancellationToken::new()).build();
-            ctx.wait_condition_with_options(|state| state.answers.contains_key(&update), apart).await?;
-            ctx.state_mut(|state| state.answers.remove(&update)).ok_or_else(|| "the answer was lost".into())
+            let decision = input.decide();
+            let update = ctx.state_mut(|state| {
+                let (at, update) = (state.arrived("decide"), state.next_update());
+                let message = Message::Decision { decision: decision?, at, update: Some(update) };
+                state.inbox.push_back(message);
+                Ok::<u64, String>(update)
+            })?;
+            answer_of(ctx, update).await
+        }
+
+        #[update_validator(answer_question)]
+        fn validate_answer_question(&self, _ctx: &WorkflowContextView, input: &Lenient) -> Result<(), HandlerError> {
+            let sent = input.answer()?;
+            let run = self.open_for_updates()?;
+            let waits = |id: &QuestionId| run.waiting_questions().any(|waiting| waiting.question.id == *id);
+            match &sent.instruction {
+                Instruction::Answer { question, .. } if waits(question) => Ok(()),
+                other => {
+                    Err(format!("no question `{}` waits in this run", other.about().unwrap_or_default()).into())
+                }
+            }
+        }
+
+        #[update]
+        pub async fn answer_question(ctx: &mut WorkflowContext<Self>, input: Lenient) -> Result<Answer, HandlerError> {
+            let sent = input.answer();
+            let update = ctx.state_mut(|state| {
+                let (at, update) = (state.arrived("answer_question"), state.next_update());
+                let message = Message::Instruction { sent: sent?, at, update: Some(update) };
+                state.inbox.push_back(message);
+                Ok::<u64, String>(update)
+            })?;
+            answer_of(ctx, update).await
         }
 
         #[query]
-        pub fn status(&self, _ctx: &WorkflowContextView) -> Option<Status> {
-            self.run.as_ref().map(Status::of)
+        pub fn status(&self, ctx: &WorkflowContextView) -> Option<Status> {
+            self.run.as_ref().map(|run| Status::of(run, ctx.workflow_id()))
         }
 
         #[query]
@@ -136,23 +186,52 @@ mod handlers {
     }
 }
 
+/// What came of an update. The run loop answers every one before it ends, also when it is cancelled: the wait must not
+/// end first.
+async fn answer_of(ctx: &WorkflowContext<AgentWorkflow>, update: u64) -> Result<Answer, HandlerError> {
+    let apart = WaitConditionOptions::builder().cancellation_token(WorkflowCancellationToken::new()).build();
+    ctx.wait_condition_with_options(move |state| state.answers.contains_key(&update), apart).await?;
+    ctx.state_mut(|state| state.answers.remove(&update)).ok_or_else(|| "the answer was lost".into())
+}
+
 impl AgentWorkflow {
-    fn take_decision(&mut self, signal: &str, decision: Result<ApprovalDecision, String>) {
-        let message = match decision {
-            Ok(decision) => Message::Decision { decision, update: None },
-            Err(reason) => Message::Refused(format!("signal `{signal}`: {reason}")),
-        };
-        self.take(message);
+    /// Counts a message of this name, before anything in it is looked at: history has its event in any case.
+    fn arrived(&mut self, name: &'static str) -> Position {
+        let count = self.arrivals.entry(name).or_default();
+        *count = count.saturating_add(1);
+        Position { name, ordinal: *count }
     }
 
-    fn take_update(&mut self, decision: ApprovalDecision) -> u64 {
+    fn open_for_updates(&self) -> Result<&AgentRun, HandlerError> {
+        if self.inbox.len() >= INBOX_MAX {
+            return Err("too many messages wait for this run; send this one again later".into());
+        }
+        self.run.as_ref().ok_or_else(|| "the run has not begun".into())
+    }
+
+    fn next_update(&mut self) -> u64 {
         self.updates += 1;
-        self.inbox.push_back(Message::Decision { decision, update: Some(self.updates) });
         self.updates
     }
 
+    fn take_decision(&mut self, signal: &'static str, decision: Result<ApprovalDecision, String>) {
+        let at = self.arrived(signal);
+        self.take(match decision {
+            Ok(decision) => Message::Decision { decision, at, update: None },
+            Err(reason) => Message::Refused(format!("signal `{signal}`: {reason}")),
+        });
+    }
+
+    fn take_instruction(&mut self, signal: &'static str, sent: Result<SentInstruction, String>) {
+        let at = self.arrived(signal);
+        self.take(match sent {
+            Ok(sent) => Message::Instruction { sent, at, update: None },
+            Err(reason) => Message::Refused(format!("signal `{signal}`: {reason}")),
+        });
+    }
+
     fn take(&mut self, message: Message) {
-        let must_pass = matches!(message, Message::Halt(_));
+        let must_pass = matches!(message, Message::Halt { .. });
         match self.inbox.len() {
             ..INBOX_MAX => self.inbox.push_back(message),
             _ if must_pass => self.inbox.push_back(message),

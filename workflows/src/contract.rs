@@ -6,8 +6,11 @@
 //! behind its run (an old backup) is noticed; every output carries the new one. New fields are `#[serde(default)]`.
 
 use mandate_domain::{
-    Address, AgentName, ApprovalDecision, ChainHead, EndReason, ModelTurn, OpenedRun, PersonId, RequestId, Resolution,
-    Review, RunState, StoreId, ToolCallId, ToolCallOutcome, Usage,
+    Address, AgentName, ApprovalDecision, ChainHead, EndReason, InstructionReview, ModelTurn, OpenedRun, PerformedCall,
+    RequestId, Review, RunState, StoreId, ToolCallId, ToolCallOutcome, Usage,
+    agent_run::{HaltRequest, Word},
+    approval::Arrival,
+    audit::NoticeId,
 };
 use serde::{Deserialize, Serialize};
 
@@ -60,6 +63,9 @@ pub struct InvokeModelInput {
     /// Addresses of the results to append, one for each call of the last reply, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub append: Vec<Address>,
+    /// Addresses of further instructions of people, in the order in which they were accepted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub instructions: Vec<Address>,
 }
 
 /// Output of `invoke_model`.
@@ -144,9 +150,17 @@ pub enum ReviewSubject {
         decision: ApprovalDecision,
         /// Unique in the run: the same decision reviewed twice is recorded once.
         ordinal: u32,
+        /// Where it came in.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        arrival: Option<Arrival>,
     },
     /// A request that ran out of time.
     Expiry {
+        /// The request.
+        request: RequestId,
+    },
+    /// A request that nobody decided for a while, so that further people may.
+    Escalation {
         /// The request.
         request: RequestId,
     },
@@ -167,39 +181,39 @@ pub struct ReviewApprovalOutput {
 pub struct ReviewInstructionInput {
     /// The run.
     pub run: RunPointer,
-    /// The instruction.
-    pub instruction: Instruction,
+    /// What is reviewed.
+    pub word: Word,
     /// Unique in the run: the same instruction reviewed twice is recorded once.
     pub ordinal: u32,
-}
-
-/// An instruction of a person to a run.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Instruction {
-    /// What became of a call whose outcome is unknown.
-    Resolve {
-        /// The call.
-        call: ToolCallId,
-        /// What became of it.
-        resolution: Resolution,
-        /// Who says so. A claim.
-        by: PersonId,
-        /// Their words.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        comment: Option<String>,
-    },
 }
 
 /// Output of `review_instruction`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReviewInstructionOutput {
-    /// What the call came to, if the instruction counts or an outcome had come in meanwhile.
+    /// What came of it.
+    #[serde(flatten)]
+    pub review: InstructionReview,
+    /// Where the audit chain stands.
+    pub audit: ChainHead,
+}
+
+/// Input of `notify`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotifyInput {
+    /// The run.
+    pub run: RunPointer,
+    /// What is told.
+    pub notice: NoticeId,
+}
+
+/// Output of `notify`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotifyOutput {
+    /// Whether the webhook took it.
+    pub delivered: bool,
+    /// Why not, or what it answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub settled: Option<ToolCallOutcome>,
-    /// Why the instruction does not count.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub refused: Option<String>,
+    pub detail: Option<String>,
     /// Where the audit chain stands.
     pub audit: ChainHead,
 }
@@ -226,22 +240,15 @@ pub struct CloseRunInput {
     pub unknown_outcomes: Vec<ToolCallId>,
     /// The operator who halted the run, if one did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub halted_by: Option<HaltRecord>,
-}
-
-/// Who halted a run.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HaltRecord {
-    /// Who says so. A claim.
-    pub by: PersonId,
-    /// Their words, cut to 200 bytes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub comment: Option<String>,
+    pub halted_by: Option<HaltRequest>,
 }
 
 /// Output of `close_run`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CloseRunOutput {
+    /// For a run that did not complete: calls that changed something, the last ones if there are many.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub performed: Vec<PerformedCall>,
     /// Where the audit chain stands, the closing record included.
     pub audit: ChainHead,
 }
@@ -251,8 +258,8 @@ mod declarations {
     use temporalio_macros::activity_definitions;
 
     use super::{
-        CallToolInput, CallToolOutput, CloseRunInput, CloseRunOutput, InvokeModelInput, InvokeModelOutput,
-        OpenRunInput, OpenRunOutput, ReviewApprovalInput, ReviewApprovalOutput, ReviewInstructionInput,
+        CallToolInput, CallToolOutput, CloseRunInput, CloseRunOutput, InvokeModelInput, InvokeModelOutput, NotifyInput,
+        NotifyOutput, OpenRunInput, OpenRunOutput, ReviewApprovalInput, ReviewApprovalOutput, ReviewInstructionInput,
         ReviewInstructionOutput,
     };
 
@@ -291,6 +298,12 @@ mod declarations {
             unimplemented!()
         }
 
+        /// Tells the configured webhook of a request or a question.
+        #[activity(name = "notify")]
+        pub fn notify(_input: NotifyInput) -> NotifyOutput {
+            unimplemented!()
+        }
+
         /// Writes the closing record.
         #[activity(name = "close_run")]
         pub fn close_run(_input: CloseRunInput) -> CloseRunOutput {
@@ -298,7 +311,9 @@ mod declarations {
         }
     }
 
-    pub use agent_activities::{CallTool, CloseRun, InvokeModel, OpenRun, ReviewApproval, ReviewInstruction};
+    pub use agent_activities::{CallTool, CloseRun, InvokeModel, Notify, OpenRun, ReviewApproval, ReviewInstruction};
 }
 
-pub use declarations::{AgentActivities, CallTool, CloseRun, InvokeModel, OpenRun, ReviewApproval, ReviewInstruction};
+pub use declarations::{
+    AgentActivities, CallTool, CloseRun, InvokeModel, Notify, OpenRun, ReviewApproval, ReviewInstruction,
+};

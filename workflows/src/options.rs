@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use mandate_domain::{
     RequestId, RunLimits, ToolCallId,
-    agent_run::{Call, ResolveCall},
+    agent_run::{Call, Word},
+    audit::NoticeId,
     render,
 };
 use temporalio_workflow::{
@@ -22,6 +23,10 @@ const MARGIN: Duration = Duration::from_mins(1);
 const STORE_ATTEMPT: Duration = Duration::from_mins(1);
 /// How long the store is asked what became of a lost call. The outage has lasted long already.
 const LOOK_UP: Duration = Duration::from_mins(5);
+/// One attempt of telling the webhook.
+const NOTIFY_ATTEMPT: Duration = Duration::from_secs(30);
+/// How long it is tried. Whoever waits for people shows in Temporal's own list as well.
+const NOTIFY_FOR: Duration = Duration::from_hours(1);
 /// Longest summary in characters. Temporal shows one line.
 const SUMMARY_CHARS_MAX: usize = 100;
 
@@ -97,13 +102,19 @@ pub(crate) fn review_approval(
     Row { attempt: STORE_ATTEMPT, overall: outage(limits), summary: format!("review {request}") }.options(token)
 }
 
-pub(crate) fn review_instruction(
-    resolution: &ResolveCall,
-    limits: &RunLimits,
-    token: WorkflowCancellationToken,
-) -> ActivityOptions {
-    Row { attempt: STORE_ATTEMPT, overall: outage(limits), summary: format!("resolve {}", resolution.call) }
-        .options(token)
+pub(crate) fn review_instruction(word: &Word, limits: &RunLimits, token: WorkflowCancellationToken) -> ActivityOptions {
+    let summary = match word {
+        Word::Sent { sent, .. } => {
+            let about = sent.instruction.about().map(|about| format!(" {about}")).unwrap_or_default();
+            format!("{}{about}", sent.instruction.kind().as_str())
+        }
+        Word::Expiry { question } => format!("expire {question}"),
+    };
+    Row { attempt: STORE_ATTEMPT, overall: outage(limits), summary }.options(token)
+}
+
+pub(crate) fn notify(notice: NoticeId, token: WorkflowCancellationToken) -> ActivityOptions {
+    Row { attempt: NOTIFY_ATTEMPT, overall: NOTIFY_FOR, summary: format!("notify {notice}") }.options(token)
 }
 
 pub(crate) fn close_run(state: &str, limits: &RunLimits, token: WorkflowCancellationToken) -> ActivityOptions {

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use mandate_domain::{
-    Address, AgentRun, ModelTurn, ToolCallId, ToolCallOutcome, Usage,
+    Address, AgentRun, InstructionReview, ModelTurn, Proof, ToolCallId, ToolCallOutcome, Usage,
     agent_run::{CallState, Event},
     render,
 };
@@ -49,7 +49,9 @@ impl Transcript {
         if let Event::ModelReplied(turn) = event {
             self.replied(turn);
         } else if let Event::ToolReturned { call, outcome } | Event::OutcomeResolved { call, outcome } = event {
-            self.returned(*call, outcome);
+            self.returned(Some(*call), outcome);
+        } else if let Event::InstructionReviewed { review: InstructionReview::Settled { outcome, .. }, .. } = event {
+            self.returned(None, outcome);
         }
     }
 
@@ -58,9 +60,9 @@ impl Transcript {
         self.push("assistant", None, turn.transcript.clone(), preview);
     }
 
-    fn returned(&mut self, call: ToolCallId, outcome: &ToolCallOutcome) {
+    fn returned(&mut self, call: Option<ToolCallId>, outcome: &ToolCallOutcome) {
         if let ToolCallOutcome::Returned { result, .. } | ToolCallOutcome::Refused { result, .. } = outcome {
-            self.push("tool", Some(call), result.address.clone(), result.shown());
+            self.push("tool", call, result.address.clone(), result.shown());
         }
     }
 
@@ -88,8 +90,20 @@ pub struct Status {
     pub usage: Usage,
     /// Audit records so far.
     pub audit_records: u64,
+    /// Run id of the first execution of the chain, once the run is open: what a signed instruction names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_run_id: Option<String>,
+    /// A person paused it.
+    #[serde(default)]
+    pub paused: bool,
+    /// The ways of proof that count for what people tell the run.
+    #[serde(default)]
+    pub accepts: Vec<Proof>,
     /// Requests that wait for people.
     pub waiting: Vec<String>,
+    /// Questions that wait for an answer.
+    #[serde(default)]
+    pub questions: Vec<PendingQuestion>,
     /// Calls whose outcome nobody knows.
     pub unknown_outcomes: Vec<ToolCallId>,
     /// Messages that do not count: refused at once, or reviewed and refused.
@@ -102,7 +116,7 @@ pub struct Status {
 impl Status {
     /// Of a run.
     #[must_use]
-    pub fn of(run: &AgentRun) -> Self {
+    pub fn of(run: &AgentRun, workflow_id: &str) -> Self {
         let (refused_messages, last_refusal) = run.refusals();
         let unknown = |state: &CallState| matches!(state, CallState::Unknown { .. });
         Self {
@@ -112,6 +126,10 @@ impl Status {
             tool_calls: run.tool_calls(),
             usage: run.usage(),
             audit_records: run.audit().records,
+            first_run_id: run.opened_run().map(|opened| opened.run.first_run_id.clone()),
+            paused: run.is_paused(),
+            accepts: run.accepts(),
+            questions: PendingQuestion::all(run, workflow_id),
             waiting: run.waiting_requests().map(|waiting| waiting.request.id.to_string()).collect(),
             unknown_outcomes: run.calls().iter().filter(|call| unknown(&call.state)).map(|call| call.id).collect(),
             refused_messages,
@@ -133,6 +151,12 @@ pub struct PendingRequest {
     pub arguments: String,
     /// Address of the arguments.
     pub arguments_digest: Address,
+    /// The keyed digest of the request, which a signature covers and which a token's `nonce` has to be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<Address>,
+    /// The ways of proof that count for a decision.
+    #[serde(default)]
+    pub accepts: Vec<Proof>,
     /// The policy that asks.
     pub gate: String,
     /// Why it asks.
@@ -155,6 +179,7 @@ impl PendingRequest {
     /// All of a run, oldest first.
     #[must_use]
     pub fn all(run: &AgentRun, workflow_id: &str) -> Vec<Self> {
+        let accepts = run.accepts();
         let one = |waiting: &mandate_domain::agent_run::WaitingRequest| {
             let request = &waiting.request;
             Self {
@@ -163,16 +188,55 @@ impl PendingRequest {
                 tool: request.tool.clone(),
                 arguments: request.arguments_shown.clone(),
                 arguments_digest: request.arguments.clone(),
+                digest: request.digest.clone(),
+                accepts: accepts.clone(),
                 gate: request.gate.id.to_string(),
                 reason: request.gate.reason.clone(),
-                approvers: request.gate.approvers.iter().map(ToString::to_string).collect(),
+                approvers: waiting.deciders().iter().map(ToString::to_string).collect(),
                 votes: waiting.votes,
                 quorum: request.gate.quorum,
                 deadline: render::utc(waiting.deadline_ms),
-                card: render::request_card(workflow_id, waiting),
-                commands: render::decide_commands(workflow_id, request.id.as_str()).to_vec(),
+                card: render::request_card(workflow_id, waiting, &accepts),
+                commands: render::decide_commands(workflow_id, request.id.as_str(), &accepts).to_vec(),
             }
         };
         run.waiting_requests().map(one).collect()
+    }
+}
+
+/// One question in the answer of the query `status`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PendingQuestion {
+    /// The id that an answer has to name.
+    pub question_id: String,
+    /// The call that asks.
+    pub call: ToolCallId,
+    /// What is asked, as canonical JSON. Foreign text.
+    pub asked: String,
+    /// Until when, UTC.
+    pub deadline: String,
+    /// The card, in Markdown.
+    pub card: String,
+    /// The command to answer.
+    pub command: String,
+}
+
+impl PendingQuestion {
+    /// All of a run, oldest first.
+    #[must_use]
+    pub fn all(run: &AgentRun, workflow_id: &str) -> Vec<Self> {
+        let accepts = run.accepts();
+        let one = |waiting: &mandate_domain::agent_run::WaitingQuestion| {
+            let question = &waiting.question;
+            Self {
+                question_id: question.id.to_string(),
+                call: question.call,
+                asked: question.asked.clone(),
+                deadline: render::utc(question.expires_ms),
+                card: render::question_card(workflow_id, question, &accepts),
+                command: render::answer_command(workflow_id, question.id.as_str(), &accepts),
+            }
+        };
+        run.waiting_questions().map(one).collect()
     }
 }

@@ -1,17 +1,19 @@
 //! Requests that wait for people, and the decisions about them.
 //!
-//! Every decision that names a request of this run is reviewed by an activity, one at a time for each call; a decision
-//! counts by the moment it arrived, so a deadline that passes while a review is under way waits for it.
+//! Every decision that names a request of this run is reviewed by an activity, one at a time for each call. A decision
+//! counts by the moment at which it was accepted into history: one that is taken in after the deadline is reviewed all the
+//! same, where its event is looked up, and the deadline waits for every review that is under way.
 
 use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
-use super::{
-    AgentRun, Answer, Call, CallState, Command, Failure, Moment, Phase, ResolveCall, Stop, Subject, Ticket,
-    UnexpectedEvent, call::settled,
+use super::{AgentRun, Answer, Call, CallState, Command, Failure, Phase, Stop, Subject, Ticket, Timer, UnexpectedEvent};
+use crate::{
+    ApprovalDecision, ApprovalRequest, Content, EndReason, GroupName, RequestId, Review, ToolCallId,
+    approval::{Arrival, OnExpiry},
+    audit::NoticeKind,
 };
-use crate::{ApprovalDecision, ApprovalRequest, Content, GroupName, RequestId, Review, ToolCallId, ToolCallOutcome};
 
 /// How many decided requests a run remembers, to answer late decisions with "already decided".
 const DECIDED_MAX: usize = 256;
@@ -33,6 +35,54 @@ pub struct WaitingRequest {
     approved: bool,
     /// Its time is over, and a review is still under way.
     overdue: bool,
+    /// When people are reminded, if they still are to be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    remind_ms: Option<u64>,
+    /// When further people are asked, if they still are to be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    escalate_ms: Option<u64>,
+    /// It is time to ask further people, and a review is still under way.
+    #[serde(default)]
+    escalating: bool,
+    /// Further people may decide.
+    #[serde(default)]
+    pub escalated: bool,
+}
+
+impl WaitingRequest {
+    fn new(request: &ApprovalRequest, now_ms: u64, wait_max_secs: u64) -> Self {
+        let at = |secs: u64| now_ms.saturating_add(secs.saturating_mul(1000));
+        let gate = &request.gate;
+        // The store's own bound counts there; a timer that is later would let people decide in vain.
+        let deadline_ms = request.expires_ms.unwrap_or_else(|| at(gate.expires_secs.min(wait_max_secs)));
+        let before = |at_ms: &u64| *at_ms < deadline_ms;
+        Self {
+            request: request.clone(),
+            deadline_ms,
+            votes: 0,
+            approved: false,
+            overdue: false,
+            remind_ms: gate.remind_secs.map(at).filter(before),
+            escalate_ms: gate.escalation.as_ref().map(|escalation| at(escalation.after_secs)).filter(before),
+            escalating: false,
+            escalated: false,
+        }
+    }
+
+    /// The timers that are set for it.
+    fn timers(&self) -> impl Iterator<Item = (Timer, u64)> {
+        let id = &self.request.id;
+        let deadline = Some((Timer::Deadline(id.clone()), self.deadline_ms));
+        let reminder = self.remind_ms.map(|at_ms| (Timer::Reminder(id.clone()), at_ms));
+        let escalation = self.escalate_ms.map(|at_ms| (Timer::Escalation(id.clone()), at_ms));
+        [deadline, reminder, escalation].into_iter().flatten()
+    }
+
+    /// The groups whose members may decide now.
+    #[must_use]
+    pub fn deciders(&self) -> Vec<GroupName> {
+        self.request.gate.deciders(self.escalated)
+    }
 }
 
 /// All requests of a run.
@@ -50,41 +100,31 @@ struct Queued {
     call: ToolCallId,
     ticket: Ticket,
     decision: ApprovalDecision,
+    arrival: Arrival,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Reviewing {
     call: ToolCallId,
     request: RequestId,
-    /// None for an expiry.
+    /// None where no person sent anything.
     ticket: Option<Ticket>,
 }
 
 impl Approvals {
     /// Takes in what policy asks of people, and sets the timers.
-    pub(super) fn ask(
-        &mut self,
-        requests: &[ApprovalRequest],
-        now_ms: u64,
-        wait_max_secs: u64,
-        commands: &mut Vec<Command>,
-    ) {
+    fn ask(&mut self, requests: &[ApprovalRequest], now_ms: u64, wait_max_secs: u64, commands: &mut Vec<Command>) {
         for request in requests {
-            let wait_secs = request.gate.expires_secs.min(wait_max_secs);
-            let deadline_ms = now_ms.saturating_add(wait_secs.saturating_mul(1000));
-            commands.push(Command::StartTimer { request: request.id.clone(), deadline_ms });
-            let (votes, approved, overdue) = (0, false, false);
-            self.waiting.push(WaitingRequest { request: request.clone(), deadline_ms, votes, approved, overdue });
+            let waiting = WaitingRequest::new(request, now_ms, wait_max_secs);
+            commands.extend(waiting.timers().map(|(timer, at_ms)| Command::StartTimer { timer, at_ms }));
+            self.waiting.push(waiting);
         }
     }
 
     /// Timers of the open requests, for a new execution.
     pub(super) fn timers(&self) -> Vec<Command> {
-        let timer = |waiting: &WaitingRequest| Command::StartTimer {
-            request: waiting.request.id.clone(),
-            deadline_ms: waiting.deadline_ms,
-        };
-        self.waiting.iter().map(timer).collect()
+        let timers = self.waiting.iter().flat_map(WaitingRequest::timers);
+        timers.map(|(timer, at_ms)| Command::StartTimer { timer, at_ms }).collect()
     }
 
     pub(super) fn open(&self) -> impl Iterator<Item = &WaitingRequest> {
@@ -97,7 +137,7 @@ impl Approvals {
     }
 
     pub(super) fn approver_groups(&self) -> Vec<GroupName> {
-        let mut groups: Vec<_> = self.open().flat_map(|waiting| waiting.request.gate.approvers.clone()).collect();
+        let mut groups: Vec<_> = self.open().flat_map(WaitingRequest::deciders).collect();
         groups.sort();
         groups.dedup();
         groups
@@ -129,9 +169,9 @@ impl Approvals {
         let (ended, waiting) = std::mem::take(&mut self.waiting).into_iter().partition(|w| w.request.call == call);
         self.waiting = waiting;
         let ended: Vec<WaitingRequest> = ended;
-        for request in ended {
-            commands.push(Command::CancelTimer { request: request.request.id.clone() });
-            self.remember(request.request.id, call);
+        for waiting in ended {
+            commands.extend(waiting.timers().map(|(timer, _)| Command::CancelTimer { timer }));
+            self.remember(waiting.request.id, call);
         }
     }
 
@@ -149,19 +189,31 @@ impl Approvals {
         if self.reviewing.iter().any(|reviewing| reviewing.call == call) {
             return;
         }
-        if let Some(position) = self.queue.iter().position(|queued| queued.call == call)
-            && let Some(Queued { ticket, decision, .. }) = self.queue.remove(position)
-        {
-            self.reviewing.push(Reviewing { call, request: decision.request.clone(), ticket: Some(ticket) });
-            commands.push(Command::ReviewApproval { call, subject: Subject::Decision { ticket, decision } });
-        } else if let Some(request) = self.overdue_request(call) {
-            self.reviewing.push(Reviewing { call, request: request.clone(), ticket: None });
-            commands.push(Command::ReviewApproval { call, subject: Subject::Expiry { request } });
+        let next = self.queue.iter().position(|queued| queued.call == call).and_then(|at| self.queue.remove(at));
+        if let Some(Queued { ticket, decision, arrival, .. }) = next {
+            let request = decision.request.clone();
+            self.review(call, request, Some(ticket), Subject::Decision { ticket, decision, arrival }, commands);
+        } else if let Some(request) = self.due_request(call, |waiting| waiting.overdue) {
+            self.review(call, request.clone(), None, Subject::Expiry { request }, commands);
+        } else if let Some(request) = self.due_request(call, |waiting| waiting.escalating && !waiting.approved) {
+            self.review(call, request.clone(), None, Subject::Escalation { request }, commands);
         }
     }
 
-    fn overdue_request(&self, call: ToolCallId) -> Option<RequestId> {
-        self.waiting.iter().find(|w| w.request.call == call && w.overdue).map(|w| w.request.id.clone())
+    fn review(
+        &mut self,
+        call: ToolCallId,
+        request: RequestId,
+        ticket: Option<Ticket>,
+        subject: Subject,
+        commands: &mut Vec<Command>,
+    ) {
+        self.reviewing.push(Reviewing { call, request, ticket });
+        commands.push(Command::ReviewApproval { call, subject });
+    }
+
+    fn due_request(&self, call: ToolCallId, due: impl Fn(&WaitingRequest) -> bool) -> Option<RequestId> {
+        self.waiting.iter().find(|w| w.request.call == call && due(w)).map(|w| w.request.id.clone())
     }
 
     fn take_review(&mut self, call: ToolCallId) -> Option<Reviewing> {
@@ -181,16 +233,31 @@ fn reply(ticket: Option<Ticket>, answer: Answer, commands: &mut Vec<Command>) {
 }
 
 impl AgentRun {
+    /// Policy asks people about a call: it waits for them.
+    pub(super) fn ask_approvers(
+        &mut self,
+        call: ToolCallId,
+        requests: &[ApprovalRequest],
+        now_ms: u64,
+        commands: &mut Vec<Command>,
+    ) {
+        self.approvals.ask(requests, now_ms, self.limits().approval_wait_max_secs, commands);
+        self.set_call(call, CallState::Waiting);
+        for request in requests {
+            self.notify_of(request.id.as_str(), NoticeKind::Asked, commands);
+        }
+    }
+
     pub(super) fn decision_received(
         &mut self,
         ticket: Ticket,
         decision: ApprovalDecision,
-        moment: Moment,
+        arrival: Arrival,
         commands: &mut Vec<Command>,
     ) {
-        match self.call_to_review(&decision.request, moment, commands) {
+        match self.call_to_review(&decision.request) {
             Ok(call) => {
-                self.approvals.queue.push_back(Queued { call, ticket, decision });
+                self.approvals.queue.push_back(Queued { call, ticket, decision, arrival });
                 self.approvals.pump(call, commands);
             }
             Err(reason) => {
@@ -201,12 +268,7 @@ impl AgentRun {
     }
 
     /// The call whose review queue a decision about this request joins.
-    fn call_to_review(
-        &mut self,
-        id: &RequestId,
-        moment: Moment,
-        commands: &mut Vec<Command>,
-    ) -> Result<ToolCallId, String> {
+    fn call_to_review(&mut self, id: &RequestId) -> Result<ToolCallId, String> {
         if self.phase == Phase::Opening {
             return Err(format!("the run has not begun, and no request `{id}` is pending"));
         }
@@ -217,13 +279,7 @@ impl AgentRun {
             return Err("too many decisions wait for their review; send this one again later".to_owned());
         }
         if let Some(open) = self.approvals.open_mut(id) {
-            let call = open.request.call;
-            if moment.now_ms < open.deadline_ms {
-                return Ok(call);
-            }
-            open.overdue = true;
-            self.approvals.pump(call, commands);
-            return Err(format!("the time of request `{id}` is over"));
+            return Ok(open.request.call);
         }
         let call =
             self.approvals.decided_call(id).ok_or_else(|| format!("no request `{id}` is pending in this run"))?;
@@ -234,7 +290,29 @@ impl AgentRun {
         Ok(call)
     }
 
-    pub(super) fn deadline_reached(&mut self, id: &RequestId, commands: &mut Vec<Command>) {
+    pub(super) fn timer_fired(&mut self, timer: &Timer, commands: &mut Vec<Command>) {
+        match timer {
+            Timer::Deadline(id) => self.deadline_reached(id, commands),
+            Timer::Reminder(id) => {
+                if self.approvals.open_mut(id).and_then(|open| open.remind_ms.take()).is_some() {
+                    self.notify_of(id.as_str(), NoticeKind::Reminder, commands);
+                }
+            }
+            Timer::Escalation(id) => {
+                if let Some(open) = self.approvals.open_mut(id)
+                    && open.escalate_ms.take().is_some()
+                {
+                    open.escalating = true;
+                    let call = open.request.call;
+                    self.approvals.pump(call, commands);
+                }
+            }
+            Timer::Question(id) => self.question_overdue(id, commands),
+            Timer::Notices => self.last_words_spoken(commands),
+        }
+    }
+
+    fn deadline_reached(&mut self, id: &RequestId, commands: &mut Vec<Command>) {
         // An approval too is good until the request's time is over, and no longer.
         if let Some(waiting) = self.approvals.waiting_mut(id) {
             waiting.overdue = true;
@@ -259,8 +337,17 @@ impl AgentRun {
                 let detail = format!("`{call}` is rejected");
                 reply(reviewing.ticket, Answer::Accepted { detail }, commands);
             }
-            Review::Expired { result } => self.end_undone(call, result, commands),
+            Review::Revised { call: revision } => {
+                self.revise(call, revision, &reviewing, commands);
+                let detail = format!("the arguments are changed: `{revision}` is judged afresh");
+                reply(reviewing.ticket, Answer::Accepted { detail }, commands);
+            }
+            Review::Expired { result } => self.expire(call, result, &reviewing, commands),
+            Review::Escalated { arguments_shown } => self.escalate(&reviewing, arguments_shown, commands),
             Review::Refused { reason } => {
+                if let Some(open) = self.approvals.open_mut(&reviewing.request).filter(|_| reviewing.ticket.is_none()) {
+                    open.escalating = false;
+                }
                 self.show_refusal(&reason);
                 reply(reviewing.ticket, Answer::Refused { reason }, commands);
             }
@@ -301,6 +388,43 @@ impl AgentRun {
         }
     }
 
+    /// An approver changed the arguments: the call goes on as its revision, about which policy is asked anew.
+    fn revise(
+        &mut self,
+        call: ToolCallId,
+        revision: ToolCallId,
+        reviewing: &Reviewing,
+        commands: &mut Vec<Command>,
+    ) {
+        self.approvals.end_requests(call, commands);
+        if !self.is_waiting(call) || self.phase != Phase::Acting {
+            return;
+        }
+        if let Some(one) = self.calls.iter_mut().find(|one| one.id == call) {
+            one.id = revision;
+        }
+        self.call_again(revision, reviewing.request.clone(), commands);
+    }
+
+    fn escalate(&mut self, reviewing: &Reviewing, arguments_shown: String, commands: &mut Vec<Command>) {
+        if let Some(open) = self.approvals.open_mut(&reviewing.request) {
+            open.escalating = false;
+            open.escalated = true;
+            open.request.arguments_shown = arguments_shown;
+            self.notify_of(reviewing.request.as_str(), NoticeKind::Escalated, commands);
+        }
+    }
+
+    fn expire(&mut self, call: ToolCallId, result: Content, reviewing: &Reviewing, commands: &mut Vec<Command>) {
+        let gate = self.approvals.waiting_mut(&reviewing.request).map(|waiting| waiting.request.gate.clone());
+        self.end_undone(call, result, commands);
+        self.notify_of(reviewing.request.as_str(), NoticeKind::Expired, commands);
+        if let Some(gate) = gate.filter(|gate| gate.on_expiry == OnExpiry::Halt) {
+            let detail = format!("nobody decided about `{}` in time, and gate `{}` stops the run then", reviewing.request, gate.id);
+            self.begin_stop(Stop::of(EndReason::ApprovalExpired, Some(detail)), commands);
+        }
+    }
+
     /// A person or the clock ended the call: it is not performed, and the model reads why.
     fn end_undone(&mut self, call: ToolCallId, result: Content, commands: &mut Vec<Command>) {
         self.approvals.end_requests(call, commands);
@@ -311,6 +435,9 @@ impl AgentRun {
 
     fn decided_elsewhere(&mut self, call: ToolCallId, reviewing: &Reviewing, commands: &mut Vec<Command>) {
         reply(reviewing.ticket, Answer::AlreadyDecided, commands);
+        if let Some(open) = self.approvals.open_mut(&reviewing.request) {
+            open.escalating = false;
+        }
         // The store has closed a request that is open here, which only a lost answer explains. The path knows best.
         let open = self.approvals.open_mut(&reviewing.request).is_some();
         let expiry = reviewing.ticket.is_none() && self.approvals.waiting_mut(&reviewing.request).is_some();
@@ -336,72 +463,5 @@ impl AgentRun {
         // A run that was ending already, by its answer, may hold decisions that nothing will review now.
         self.refuse_what_waits(commands);
         Ok(())
-    }
-
-    pub(super) fn resolution_received(&mut self, ticket: Ticket, resolution: ResolveCall, commands: &mut Vec<Command>) {
-        let call = self.calls.iter_mut().find(|call| call.id == resolution.call);
-        if self.phase == Phase::Acting
-            && let Some(Call { state: CallState::Unknown { resolving: slot @ None, .. }, .. }) = call
-        {
-            *slot = Some(ticket);
-            commands.push(Command::ReviewInstruction { ticket, resolution });
-        } else {
-            let reason = format!("call `{}` does not wait for a person's word on its outcome", resolution.call);
-            self.refuse_message(reason.clone());
-            reply(Some(ticket), Answer::Refused { reason }, commands);
-        }
-    }
-
-    pub(super) fn instruction_reviewed(
-        &mut self,
-        call: ToolCallId,
-        outcome: Option<ToolCallOutcome>,
-        refused: Option<String>,
-        commands: &mut Vec<Command>,
-    ) -> Result<(), UnexpectedEvent> {
-        let ticket = self.take_resolving(call, "InstructionReviewed")?;
-        let answer = match (outcome.and_then(settled), refused) {
-            (Some(state), refused) => {
-                self.set_call(call, state);
-                let detail = refused.unwrap_or_else(|| format!("`{call}` is resolved"));
-                Answer::Accepted { detail }
-            }
-            (None, refused) => {
-                let reason = refused.unwrap_or_else(|| format!("`{call}` stays unresolved"));
-                self.show_refusal(&reason);
-                Answer::Refused { reason }
-            }
-        };
-        reply(Some(ticket), answer, commands);
-        Ok(())
-    }
-
-    pub(super) fn instruction_failed(
-        &mut self,
-        call: ToolCallId,
-        failure: &Failure,
-        commands: &mut Vec<Command>,
-    ) -> Result<(), UnexpectedEvent> {
-        let ticket = self.take_resolving(call, "InstructionFailed")?;
-        let reason = format!("the instruction could not be recorded and does not count: {}", failure.detail());
-        reply(Some(ticket), Answer::Refused { reason }, commands);
-        self.begin_stop(Stop::after(failure), commands);
-        Ok(())
-    }
-
-    fn take_resolving(&mut self, id: ToolCallId, event: &'static str) -> Result<Ticket, UnexpectedEvent> {
-        let call = self.calls.iter_mut().find(|call| call.id == id);
-        let ticket = match call.map(|call| &mut call.state) {
-            Some(CallState::Unknown { resolving, .. }) => resolving.take(),
-            Some(
-                CallState::Calling
-                | CallState::Waiting
-                | CallState::LookingUp { .. }
-                | CallState::Ended { .. }
-                | CallState::Abandoned,
-            )
-            | None => None,
-        };
-        ticket.ok_or_else(|| self.unexpected(event))
     }
 }

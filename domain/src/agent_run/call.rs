@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{AgentRun, Command, Event, Failure, Moment, Phase, Stop, UnexpectedEvent};
+use super::{AgentRun, Command, Failure, Moment, Phase, Stop, UnexpectedEvent};
 use crate::{Address, CallSummary, EndReason, ModelTurn, RequestId, RunState, ToolCallId, ToolCallOutcome};
 
 /// A call and where it stands.
@@ -34,13 +34,18 @@ pub enum CallState {
         /// How it was lost.
         failure: Failure,
     },
+    /// A person has to answer.
+    Asked,
+    /// It would be called, and the run is paused.
+    Held {
+        /// The request that released it, on the second walk.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        released_by: Option<RequestId>,
+    },
     /// Nobody knows whether it happened; a person has to say.
     Unknown {
         /// What is known.
         reason: String,
-        /// A person's word on it is being reviewed.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        resolving: Option<u32>,
     },
     /// It has its one result.
     Ended {
@@ -70,6 +75,8 @@ impl Call {
             CallState::Ended { result } => Some(result.clone()),
             CallState::Calling
             | CallState::Waiting
+            | CallState::Asked
+            | CallState::Held { .. }
             | CallState::LookingUp { .. }
             | CallState::Unknown { .. }
             | CallState::Abandoned => None,
@@ -81,8 +88,12 @@ impl Call {
     pub fn under_way(&self) -> bool {
         match &self.state {
             CallState::Calling | CallState::LookingUp { .. } => true,
-            CallState::Unknown { resolving, .. } => resolving.is_some(),
-            CallState::Waiting | CallState::Ended { .. } | CallState::Abandoned => false,
+            CallState::Waiting
+            | CallState::Asked
+            | CallState::Held { .. }
+            | CallState::Unknown { .. }
+            | CallState::Ended { .. }
+            | CallState::Abandoned => false,
         }
     }
 }
@@ -96,6 +107,8 @@ pub(super) fn state_of(calls: &[Call]) -> RunState {
         RunState::OutcomeUnknown
     } else if any(|state| matches!(state, CallState::Waiting)) {
         RunState::AwaitingApproval
+    } else if any(|state| matches!(state, CallState::Asked)) {
+        RunState::AwaitingAnswer
     } else {
         RunState::Running
     }
@@ -121,12 +134,22 @@ impl AgentRun {
         self.tool_calls = self.tool_calls.saturating_add(proposed);
         self.model_ended();
         if proposed == 0 {
-            self.finish_with(reply.text);
+            match reply.text {
+                // A person has said more, or is about to: the answer is final when the model has nothing to add to that.
+                Some(text) if self.stop.is_none() && self.instructions.may_reach_the_model() => {
+                    self.submitted = Some(text);
+                }
+                text => self.finish_with(text),
+            }
             return Ok(());
         }
         let stop = self.exhausted(proposed).filter(|_| self.stop.is_none());
         let begin = self.stop.is_none() && stop.is_none();
-        let state = if begin { CallState::Calling } else { CallState::Abandoned };
+        let state = match (begin, self.paused) {
+            (true, false) => CallState::Calling,
+            (true, true) => CallState::Held { released_by: None },
+            (false, _) => CallState::Abandoned,
+        };
         let turn = self.turn;
         self.calls = (0..)
             .map(|index| ToolCallId::new(turn, index))
@@ -136,7 +159,7 @@ impl AgentRun {
         if let Some(stop) = stop {
             self.begin_stop(stop, commands);
         }
-        if begin {
+        if begin && !self.paused {
             commands.extend(self.calls.iter().map(|call| Command::CallTool { call: call.id, released_by: None }));
         }
         Ok(())
@@ -214,8 +237,13 @@ impl AgentRun {
             && self.phase != Phase::Stopping
             && !requests.is_empty()
         {
-            self.approvals.ask(requests, moment.now_ms, self.limits().approval_wait_max_secs, commands);
-            self.set_call(id, CallState::Waiting);
+            self.ask_approvers(id, requests, moment.now_ms, commands);
+            return Ok(());
+        }
+        if let ToolCallOutcome::AnswerRequired { question } = &outcome
+            && self.phase != Phase::Stopping
+        {
+            self.ask_people(id, question, commands);
             return Ok(());
         }
         self.take_answer(id, &outcome);
@@ -284,7 +312,7 @@ impl AgentRun {
             return Err(self.unexpected(event));
         }
         let reason = format!("the call was lost and the store could not be asked: {}", failure.detail());
-        self.set_call(id, CallState::Unknown { reason, resolving: None });
+        self.set_call(id, CallState::Unknown { reason });
         self.begin_stop(Stop::after(failure), commands);
         Ok(())
     }
@@ -294,7 +322,7 @@ impl AgentRun {
         if self.phase == Phase::Stopping {
             CallState::Abandoned
         } else {
-            CallState::Unknown { reason: reason.to_owned(), resolving: None }
+            CallState::Unknown { reason: reason.to_owned() }
         }
     }
 
@@ -311,7 +339,7 @@ impl AgentRun {
     /// Ends the calls that wait for people. One whose effect may be on its way is left alone.
     pub(super) fn abandon_waiting_calls(&mut self) {
         for call in &mut self.calls {
-            if call.state == CallState::Waiting {
+            if matches!(call.state, CallState::Waiting | CallState::Asked | CallState::Held { .. }) {
                 call.state = CallState::Abandoned;
             }
         }
@@ -319,8 +347,23 @@ impl AgentRun {
 
     /// Walks the path a second time, after the people decided.
     pub(super) fn call_again(&mut self, id: ToolCallId, released_by: RequestId, commands: &mut Vec<Command>) {
-        self.set_call(id, CallState::Calling);
-        commands.push(Command::CallTool { call: id, released_by: Some(released_by) });
+        let released_by = Some(released_by);
+        if self.paused {
+            self.set_call(id, CallState::Held { released_by });
+        } else {
+            self.set_call(id, CallState::Calling);
+            commands.push(Command::CallTool { call: id, released_by });
+        }
+    }
+
+    /// Calls what was held while the run was paused.
+    pub(super) fn call_held(&mut self, commands: &mut Vec<Command>) {
+        for call in &mut self.calls {
+            if let CallState::Held { released_by } = &call.state {
+                commands.push(Command::CallTool { call: call.id, released_by: released_by.clone() });
+                call.state = CallState::Calling;
+            }
+        }
     }
 }
 
@@ -330,38 +373,9 @@ pub(super) fn settled(outcome: ToolCallOutcome) -> Option<CallState> {
         ToolCallOutcome::Returned { result, .. } | ToolCallOutcome::Refused { result, .. } => {
             Some(CallState::Ended { result: result.address })
         }
-        ToolCallOutcome::OutcomeUnknown { reason } => Some(CallState::Unknown { reason, resolving: None }),
-        ToolCallOutcome::ApprovalRequired { .. } | ToolCallOutcome::NotPerformed => None,
-    }
-}
-
-/// Names an event for messages.
-impl Event {
-    /// The variant's name.
-    #[must_use]
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Opened(_) => "Opened",
-            Self::OpenFailed(_) => "OpenFailed",
-            Self::ModelReplied(_) => "ModelReplied",
-            Self::ModelRefused { .. } => "ModelRefused",
-            Self::ModelFailed(_) => "ModelFailed",
-            Self::ToolReturned { .. } => "ToolReturned",
-            Self::ToolFailed { .. } => "ToolFailed",
-            Self::OutcomeResolved { .. } => "OutcomeResolved",
-            Self::ResolveFailed { .. } => "ResolveFailed",
-            Self::DecisionReceived { .. } => "DecisionReceived",
-            Self::ApprovalReviewed { .. } => "ApprovalReviewed",
-            Self::ReviewFailed { .. } => "ReviewFailed",
-            Self::ResolutionReceived { .. } => "ResolutionReceived",
-            Self::InstructionReviewed { .. } => "InstructionReviewed",
-            Self::InstructionFailed { .. } => "InstructionFailed",
-            Self::DeadlineReached { .. } => "DeadlineReached",
-            Self::MessageRefused { .. } => "MessageRefused",
-            Self::HaltRequested(_) => "HaltRequested",
-            Self::CancelRequested => "CancelRequested",
-            Self::Closed => "Closed",
-            Self::CloseFailed(_) => "CloseFailed",
-        }
+        ToolCallOutcome::OutcomeUnknown { reason } => Some(CallState::Unknown { reason }),
+        ToolCallOutcome::ApprovalRequired { .. }
+        | ToolCallOutcome::AnswerRequired { .. }
+        | ToolCallOutcome::NotPerformed => None,
     }
 }

@@ -1,8 +1,15 @@
 //! What a run wants done. The workflow carries commands out and feeds what comes of them back as events.
 
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
 use crate::{
-    Address, AgentResult, ApprovalDecision, EndReason, RequestId, RunState, ToolCallId, Usage,
-    agent_run::event::{Answer, HaltRequest, ResolveCall, Ticket},
+    Address, AgentResult, ApprovalDecision, EndReason, QuestionId, RequestId, RunState, ToolCallId, Usage,
+    agent_run::event::{Answer, HaltRequest, Ticket},
+    approval::Arrival,
+    audit::NoticeId,
+    instruction::SentInstruction,
 };
 
 /// Something to do, in the imperative.
@@ -18,6 +25,8 @@ pub enum Command {
         transcript: Address,
         /// One result for each call of the last reply, in order.
         append: Vec<Address>,
+        /// Further instructions of people, in the order in which they were accepted.
+        instructions: Vec<Address>,
     },
     /// Walk the governed path for one call.
     CallTool {
@@ -31,31 +40,38 @@ pub enum Command {
         /// The call.
         call: ToolCallId,
     },
-    /// Check and record a decision or an expiry.
+    /// Check and record a decision, an expiry or an escalation.
     ReviewApproval {
         /// The call.
         call: ToolCallId,
         /// What is reviewed.
         subject: Subject,
     },
-    /// Check and record what a person says became of a call.
+    /// Check and record what a person tells the run, or that a question's time is over.
     ReviewInstruction {
         /// Unique in the run.
         ticket: Ticket,
-        /// What they say.
-        resolution: ResolveCall,
+        /// What is reviewed.
+        subject: Word,
     },
-    /// Ask to be told when a request's time is over.
+    /// Tell the configured webhook.
+    Notify {
+        /// What.
+        notice: NoticeId,
+    },
+    /// Stop telling: what was not delivered yet is given up, or begun again in the next execution.
+    CancelNotices,
+    /// Ask to be told when a time is reached.
     StartTimer {
-        /// The request.
-        request: RequestId,
+        /// Which.
+        timer: Timer,
         /// Milliseconds since 1970-01-01 UTC, workflow time.
-        deadline_ms: u64,
+        at_ms: u64,
     },
     /// That is no longer of interest.
     CancelTimer {
-        /// The request.
-        request: RequestId,
+        /// Which.
+        timer: Timer,
     },
     /// Cancel whatever effect is still being retried; one whose intent is recorded runs to its end.
     CancelEffects,
@@ -76,6 +92,35 @@ pub enum Command {
     Finish(Box<AgentResult>),
 }
 
+/// A time that a run waits for.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Timer {
+    /// A request's time is over.
+    Deadline(RequestId),
+    /// People are reminded of a request.
+    Reminder(RequestId),
+    /// Further people are asked.
+    Escalation(RequestId),
+    /// A question's time is over.
+    Question(QuestionId),
+    /// The run ends, and what was not told by then is given up.
+    Notices,
+}
+
+/// What the Web UI shows beside the timer.
+impl fmt::Display for Timer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Deadline(id) => write!(f, "approval deadline {id}"),
+            Self::Reminder(id) => write!(f, "approval reminder {id}"),
+            Self::Escalation(id) => write!(f, "approval escalation {id}"),
+            Self::Question(id) => write!(f, "question deadline {id}"),
+            Self::Notices => f.write_str("last notifications"),
+        }
+    }
+}
+
 /// What `review_approval` is to look at.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Subject {
@@ -85,11 +130,36 @@ pub enum Subject {
         ticket: Ticket,
         /// What was decided.
         decision: ApprovalDecision,
+        /// Where it came in.
+        arrival: Arrival,
     },
     /// A request whose time is over.
     Expiry {
         /// The request.
         request: RequestId,
+    },
+    /// A request that further people are to decide.
+    Escalation {
+        /// The request.
+        request: RequestId,
+    },
+}
+
+/// What `review_instruction` is to look at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Word {
+    /// What a person said.
+    Sent {
+        /// What they said.
+        sent: SentInstruction,
+        /// Where it came in.
+        arrival: Arrival,
+    },
+    /// A question whose time is over.
+    Expiry {
+        /// The question.
+        question: QuestionId,
     },
 }
 

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{AgentRun, Answer, CallState, Closing, Command, Failure, HaltRequest, Phase, UnexpectedEvent, call};
-use crate::{Content, EndReason, RunState};
+use crate::{Content, EndReason, PerformedCall, RunState, ToolCallId};
 
 /// Why a run stops.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,7 +42,7 @@ impl Stop {
 
 impl AgentRun {
     pub(super) fn halt_requested(&mut self, halt: HaltRequest, commands: &mut Vec<Command>) {
-        let detail = format!("halted by {}", halt.by);
+        let detail = format!("halted by {}", halt.claimed_by());
         let stop = Stop { halted_by: Some(halt), ..Stop::of(EndReason::Halted, Some(detail)) };
         self.begin_stop(stop, commands);
     }
@@ -65,7 +65,8 @@ impl AgentRun {
 
     /// Requests and decisions that still wait come to nothing, and whoever sent one is told.
     pub(super) fn refuse_what_waits(&mut self, commands: &mut Vec<Command>) {
-        for ticket in self.approvals.withdraw(commands) {
+        self.questions.withdraw(commands);
+        for ticket in self.approvals.withdraw(commands).into_iter().chain(self.instructions.withdraw()) {
             let reason = "the run is ending".to_owned();
             self.refuse_message(reason.clone());
             commands.push(Command::Reply { ticket, answer: Answer::Refused { reason } });
@@ -114,14 +115,24 @@ impl AgentRun {
             reason: self.stop.as_ref().map(|stop| stop.reason),
             turns: self.turn,
             usage: self.usage,
-            abandoned: self.calls.iter().filter(|c| c.state == CallState::Abandoned).map(|c| c.id).collect(),
+            abandoned: self.abandoned(),
             unknown_outcomes: call::unknown(&self.calls),
             halted_by: self.stop.as_ref().and_then(|stop| stop.halted_by.clone()),
         })));
     }
 
-    pub(super) fn closed(&mut self, commands: &mut Vec<Command>) -> Result<(), UnexpectedEvent> {
+    /// Calls that are not performed because the run ends.
+    pub(super) fn abandoned(&self) -> Vec<ToolCallId> {
+        self.calls.iter().filter(|call| call.state == CallState::Abandoned).map(|call| call.id).collect()
+    }
+
+    pub(super) fn closed(
+        &mut self,
+        performed: Vec<PerformedCall>,
+        commands: &mut Vec<Command>,
+    ) -> Result<(), UnexpectedEvent> {
         self.expect(&[Phase::Closing], true, "Closed")?;
+        self.performed = performed;
         self.finish(commands);
         Ok(())
     }

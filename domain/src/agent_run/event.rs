@@ -2,8 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::{NoticeId, Timer};
 use crate::{
-    ApprovalDecision, ModelTurn, OpenedRun, PersonId, RequestId, Resolution, Review, ToolCallId, ToolCallOutcome,
+    ApprovalDecision, ModelTurn, OpenedRun, PerformedCall, PersonId, Review, ToolCallId, ToolCallOutcome,
+    approval::Arrival,
+    instruction::{InstructionReview, Sender, SentInstruction},
 };
 
 /// Number that ties a person's message to its answer. Unique in a run chain.
@@ -61,6 +64,8 @@ pub enum Event {
         ticket: Ticket,
         /// The decision.
         decision: ApprovalDecision,
+        /// Where it came in.
+        arrival: Arrival,
     },
     /// `review_approval` answered.
     ApprovalReviewed {
@@ -76,33 +81,40 @@ pub enum Event {
         /// How it ended.
         failure: Failure,
     },
-    /// A person says what became of a call whose outcome is unknown.
-    ResolutionReceived {
+    /// A person tells the run something. Nothing in it is checked.
+    InstructionReceived {
         /// For the answer.
         ticket: Ticket,
         /// What they say.
-        resolution: ResolveCall,
+        sent: SentInstruction,
+        /// Where it came in.
+        arrival: Arrival,
     },
     /// `review_instruction` answered.
     InstructionReviewed {
-        /// The call it was about.
-        call: ToolCallId,
-        /// What the call came to, if the instruction counts or an outcome had come in meanwhile.
-        settled: Option<ToolCallOutcome>,
-        /// Why it does not count.
-        refused: Option<String>,
+        /// The instruction.
+        ticket: Ticket,
+        /// What came of it.
+        review: InstructionReview,
     },
     /// `review_instruction` ended without an answer: the instruction was not counted.
     InstructionFailed {
-        /// The call it was about.
-        call: ToolCallId,
+        /// The instruction.
+        ticket: Ticket,
         /// How it ended.
         failure: Failure,
     },
-    /// The time of a request is over.
-    DeadlineReached {
-        /// The request.
-        request: RequestId,
+    /// A time was reached.
+    TimerFired {
+        /// Which.
+        timer: Timer,
+    },
+    /// `notify` ended.
+    Notified {
+        /// What was told.
+        notice: NoticeId,
+        /// How it ended without an answer, if it did.
+        failure: Option<Failure>,
     },
     /// A message that could not be read.
     MessageRefused {
@@ -114,33 +126,31 @@ pub enum Event {
     /// The workflow execution was cancelled.
     CancelRequested,
     /// `close_run` answered.
-    Closed,
+    Closed {
+        /// Calls that changed something, the last ones if there are many.
+        performed: Vec<PerformedCall>,
+    },
     /// `close_run` ended without an answer.
     CloseFailed(Failure),
 }
 
-/// What a person says became of a call.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ResolveCall {
-    /// The call.
-    pub call: ToolCallId,
-    /// What became of it.
-    pub resolution: Resolution,
-    /// Who says so. A claim.
-    pub by: PersonId,
-    /// Their words.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub comment: Option<String>,
-}
-
-/// An operator's wish that the run stops.
+/// An operator's wish that the run stops. It acts at once, and whether it is proved who sent it is recorded afterwards.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HaltRequest {
-    /// Who says so. A claim.
-    pub by: PersonId,
-    /// Their words.
+    /// Who says so.
+    #[serde(flatten)]
+    pub sender: Sender,
+    /// Where it came in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub comment: Option<String>,
+    pub arrival: Option<Arrival>,
+}
+
+impl HaltRequest {
+    /// Who says so, for messages: a claim.
+    #[must_use]
+    pub fn claimed_by(&self) -> &str {
+        self.sender.by.as_ref().map_or("somebody", PersonId::as_str)
+    }
 }
 
 /// How an activity ended without an answer.
@@ -191,4 +201,36 @@ pub enum Answer {
         /// Why.
         reason: String,
     },
+}
+
+/// Names an event for messages.
+impl Event {
+    /// The variant's name.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Opened(_) => "Opened",
+            Self::OpenFailed(_) => "OpenFailed",
+            Self::ModelReplied(_) => "ModelReplied",
+            Self::ModelRefused { .. } => "ModelRefused",
+            Self::ModelFailed(_) => "ModelFailed",
+            Self::ToolReturned { .. } => "ToolReturned",
+            Self::ToolFailed { .. } => "ToolFailed",
+            Self::OutcomeResolved { .. } => "OutcomeResolved",
+            Self::ResolveFailed { .. } => "ResolveFailed",
+            Self::DecisionReceived { .. } => "DecisionReceived",
+            Self::ApprovalReviewed { .. } => "ApprovalReviewed",
+            Self::ReviewFailed { .. } => "ReviewFailed",
+            Self::InstructionReceived { .. } => "InstructionReceived",
+            Self::InstructionReviewed { .. } => "InstructionReviewed",
+            Self::InstructionFailed { .. } => "InstructionFailed",
+            Self::TimerFired { .. } => "TimerFired",
+            Self::Notified { .. } => "Notified",
+            Self::MessageRefused { .. } => "MessageRefused",
+            Self::HaltRequested(_) => "HaltRequested",
+            Self::CancelRequested => "CancelRequested",
+            Self::Closed { .. } => "Closed",
+            Self::CloseFailed(_) => "CloseFailed",
+        }
+    }
 }

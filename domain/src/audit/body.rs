@@ -6,8 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{DecisionOutcome, EffectId, KnownBy, Proof};
 use crate::{
-    Address, DataClass, Digest, EndReason, ModelName, PersonId, PolicyId, QuarantineTarget, RefusalKind, RequestId,
-    Resolution, RunState, StoreId, ToolCallId, Usage, Verdict, approval::Gate,
+    Address, DataClass, Digest, EndReason, GroupName, ModelName, PersonId, PolicyId, QuarantineTarget, QuestionId,
+    RefusalKind, RequestId, Resolution, RunState, StoreId, ToolCallId, Usage, Verdict, approval::Gate,
+    proof::InstructionKind,
 };
 
 /// What happened.
@@ -29,6 +30,15 @@ pub enum RecordBody {
         /// Who started it, if it was somebody else than the person it acts for.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         started_by: Option<PersonId>,
+        /// How whoever started it was proved; absent for a claim.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        started_by_proof: Option<Proof>,
+        /// What proved the person that it acts for, in a line.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        evidence: Option<String>,
+        /// What proved who started it, if it was somebody else.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        started_by_evidence: Option<String>,
         /// The policies that let them start it.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         policies: Vec<PolicyId>,
@@ -149,6 +159,12 @@ pub enum RecordBody {
         input: Address,
         /// The gate.
         gate: Gate,
+        /// The keyed digest that a proof has to name.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        digest: Option<Address>,
+        /// Until when it can be decided, in milliseconds since 1970-01-01 UTC.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        expires_ms: Option<u64>,
     },
     /// A person decided about a request.
     ApprovalDecided {
@@ -162,6 +178,89 @@ pub enum RecordBody {
         by: PersonId,
         /// How that was proved.
         proof: Proof,
+        /// What proved it, in a line.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        evidence: Option<String>,
+        /// The policies that said whether this person may.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        policies: Vec<PolicyId>,
+        /// The bundle that was asked.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        bundle: Option<Digest>,
+        /// Whether it counts; if not, why.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        refused: Option<String>,
+        /// Address of the comment.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        comment: Option<Address>,
+        /// Address of the canonical arguments that they put in place of the model's.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        arguments: Option<Address>,
+    },
+    /// A request ran out of time.
+    ApprovalExpired {
+        /// The request.
+        request: RequestId,
+        /// The call.
+        effect: EffectId,
+    },
+    /// Nobody had decided about a request for a while, and further people may from here on.
+    ApprovalEscalated {
+        /// The request.
+        request: RequestId,
+        /// The call.
+        effect: EffectId,
+        /// The further groups.
+        to: Vec<GroupName>,
+    },
+    /// An approver changed the arguments of a call: it ended, and this revision of it is judged afresh.
+    CallRevised {
+        /// The revision.
+        effect: EffectId,
+        /// The call that it replaces.
+        replaces: EffectId,
+        /// Address of the new canonical arguments.
+        input: Address,
+        /// The request whose decision changed them.
+        request: RequestId,
+        /// Who changed them.
+        by: PersonId,
+    },
+    /// The agent asked people a question.
+    QuestionAsked {
+        /// The question.
+        question: QuestionId,
+        /// The call.
+        effect: EffectId,
+        /// Address of the canonical arguments: question, context, options.
+        input: Address,
+        /// Until when it can be answered, in milliseconds since 1970-01-01 UTC.
+        expires_ms: u64,
+    },
+    /// Nobody answered in time.
+    QuestionExpired {
+        /// The question.
+        question: QuestionId,
+        /// The call.
+        effect: EffectId,
+    },
+    /// A person told the run something: an answer, a further instruction, pause or resume.
+    Instructed {
+        /// What kind.
+        instruction: InstructionKind,
+        /// What it is about: a question.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        about: Option<String>,
+        /// Address of what they said.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        text: Option<Address>,
+        /// Who.
+        by: PersonId,
+        /// How that was proved.
+        proof: Proof,
+        /// What proved it, in a line.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        evidence: Option<String>,
         /// The policies that said whether this person may.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         policies: Vec<PolicyId>,
@@ -175,13 +274,6 @@ pub enum RecordBody {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         comment: Option<Address>,
     },
-    /// A request ran out of time.
-    ApprovalExpired {
-        /// The request.
-        request: RequestId,
-        /// The call.
-        effect: EffectId,
-    },
     /// A person said what became of a call with unknown outcome.
     Resolved {
         /// The call.
@@ -192,6 +284,9 @@ pub enum RecordBody {
         by: PersonId,
         /// How that was proved.
         proof: Proof,
+        /// What proved it, in a line.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        evidence: Option<String>,
         /// The policies that said whether this person may.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         policies: Vec<PolicyId>,
@@ -231,8 +326,11 @@ pub enum RecordBody {
     Halted {
         /// Who.
         by: PersonId,
-        /// How that was proved.
+        /// How that was proved. It counts without a proof too: stopping must be easy.
         proof: Proof,
+        /// What proved it, in a line, or why what they sent does not.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        evidence: Option<String>,
         /// Their words, at most 200 bytes.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         comment: Option<String>,

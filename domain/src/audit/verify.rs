@@ -327,6 +327,11 @@ impl<'a> Walk<'a> {
             | RecordBody::ApprovalRequested { .. }
             | RecordBody::ApprovalDecided { .. }
             | RecordBody::ApprovalExpired { .. }
+            | RecordBody::ApprovalEscalated { .. }
+            | RecordBody::CallRevised { .. }
+            | RecordBody::QuestionAsked { .. }
+            | RecordBody::QuestionExpired { .. }
+            | RecordBody::Instructed { .. }
             | RecordBody::Resolved { refused: Some(_), .. }
             | RecordBody::CallAbandoned { .. }
             | RecordBody::MessagesRefused { .. }
@@ -437,6 +442,7 @@ fn may_follow_close(body: &RecordBody) -> bool {
         | RecordBody::OutcomeUnknown { .. }
         | RecordBody::Resolved { .. }
         | RecordBody::ApprovalDecided { refused: Some(_), .. }
+        | RecordBody::Instructed { refused: Some(_), .. }
         | RecordBody::MessagesRefused { .. }
         | RecordBody::Intrusion { .. } => true,
         RecordBody::RunOpened { .. }
@@ -446,6 +452,11 @@ fn may_follow_close(body: &RecordBody) -> bool {
         | RecordBody::ApprovalRequested { .. }
         | RecordBody::ApprovalDecided { refused: None, .. }
         | RecordBody::ApprovalExpired { .. }
+        | RecordBody::ApprovalEscalated { .. }
+        | RecordBody::CallRevised { .. }
+        | RecordBody::QuestionAsked { .. }
+        | RecordBody::QuestionExpired { .. }
+        | RecordBody::Instructed { refused: None, .. }
         | RecordBody::CallAbandoned { .. }
         | RecordBody::Halted { .. }
         | RecordBody::RunClosed { .. }

@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 
 use super::{PersonAction, PersonRequest, PolicyAction, PolicyBundle, PolicyDecision, PolicyRequest, RunOf};
 use crate::{
+    proof::InstructionKind,
     AgentName, AuditRecord, DecisionOutcome, EffectId, ModelName, PersonId, PolicyId, RecordBody, RequestId, RunFacts,
     ToolCallId, ToolDefinition, tool::arguments::ArgumentsSchema,
 };
@@ -96,7 +97,7 @@ impl Replayed {
 #[must_use]
 pub fn backtest(bundle: &PolicyBundle, run: &PastRun<'_>, since_micros: u64) -> Vec<Replayed> {
     let mut past =
-        Past { bundle, run, facts: RunFacts::default(), requests: BTreeMap::new(), targets: BTreeMap::new() };
+        Past { bundle, run, facts: RunFacts::default(), requests: BTreeMap::new(), targets: BTreeMap::new(), questions: BTreeMap::new() };
     let mut by_subject: Vec<Replayed> = Vec::new();
     for record in run.records {
         let replayed = past.ask(record);
@@ -143,12 +144,17 @@ struct Past<'a> {
     requests: BTreeMap<RequestId, PolicyId>,
     /// The tool of each call.
     targets: BTreeMap<EffectId, String>,
+    /// The call of each question.
+    questions: BTreeMap<String, EffectId>,
 }
 
 impl Past<'_> {
     fn take(&mut self, body: &RecordBody) {
         if let RecordBody::ApprovalRequested { request, gate, .. } = body {
             self.requests.insert(request.clone(), gate.id.clone());
+        }
+        if let RecordBody::QuestionAsked { question, effect, .. } = body {
+            self.questions.insert(question.to_string(), *effect);
         }
         if let RecordBody::Decision { effect, target, .. } = body {
             self.targets.insert(*effect, target.clone());
@@ -197,6 +203,12 @@ impl Past<'_> {
                 let now = action.map(|action| self.ask_person(by, action)).ok_or(NotReplayable::Incomplete);
                 (format!("{effect} by {by}"), self.target_of(*effect), act(policies, refused.as_deref()), now)
             }
+            RecordBody::Instructed { instruction, about, by, policies, bundle: Some(_), refused, .. } => {
+                let action = self.instruction(*instruction, about.as_deref());
+                let now = action.map(|action| self.ask_person(by, action)).ok_or(NotReplayable::Incomplete);
+                let target = self.run.agent.to_string();
+                (format!("{} by {by}", instruction.as_str()), target, act(policies, refused.as_deref()), now)
+            }
             RecordBody::RunOpened { started_by, policies, .. } => {
                 let by = started_by.as_ref().unwrap_or(self.run.on_behalf_of);
                 let now = self.ask_person(by, PersonAction::StartRun { run: self.about() });
@@ -204,6 +216,7 @@ impl Past<'_> {
             }
             RecordBody::ApprovalDecided { bundle: None, .. }
             | RecordBody::Resolved { bundle: None, .. }
+            | RecordBody::Instructed { bundle: None, .. }
             | RecordBody::CallRefused { .. }
             | RecordBody::Intent { .. }
             | RecordBody::Outcome { .. }
@@ -212,6 +225,10 @@ impl Past<'_> {
             | RecordBody::OutcomeUnknown { .. }
             | RecordBody::ApprovalRequested { .. }
             | RecordBody::ApprovalExpired { .. }
+            | RecordBody::ApprovalEscalated { .. }
+            | RecordBody::CallRevised { .. }
+            | RecordBody::QuestionAsked { .. }
+            | RecordBody::QuestionExpired { .. }
             | RecordBody::CallAbandoned { .. }
             | RecordBody::MessagesRefused { .. }
             | RecordBody::Intrusion { .. }
@@ -233,6 +250,10 @@ impl Past<'_> {
                 let model = ModelName::parse(target).map_err(|_| NotReplayable::Incomplete)?;
                 let facts = self.facts.with_model_call();
                 Ok(self.decide(PolicyAction::InvokeModel { model: &model }, &facts, &approved))
+            }
+            EffectId::Notice(notice) => {
+                let action = PolicyAction::Notify { kind: notice.kind };
+                Ok(self.decide(action, &self.facts, &approved))
             }
             EffectId::Tool(call) => {
                 let tool = self.tool(target).ok_or(NotReplayable::Incomplete)?;
@@ -258,6 +279,21 @@ impl Past<'_> {
     fn about(&self) -> RunOf<'_> {
         let PastRun { agent, agent_owner, on_behalf_of, workflow_id, .. } = *self.run;
         RunOf { agent, agent_owner, on_behalf_of, workflow_id }
+    }
+
+    fn instruction(&self, kind: InstructionKind, about: Option<&str>) -> Option<PersonAction<'_>> {
+        let run = self.about();
+        match kind {
+            InstructionKind::Steer => Some(PersonAction::Steer { run }),
+            InstructionKind::Pause => Some(PersonAction::Pause { run }),
+            InstructionKind::Resume => Some(PersonAction::Resume { run }),
+            InstructionKind::Answer => {
+                let effect = self.questions.get(about?)?;
+                self.tool_of(*effect).map(|tool| PersonAction::Answer { run, tool })
+            }
+            // Each has a record of its own.
+            InstructionKind::Resolve | InstructionKind::Halt => None,
+        }
     }
 
     fn tool_of(&self, effect: EffectId) -> Option<&ToolDefinition> {

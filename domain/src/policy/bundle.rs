@@ -79,6 +79,7 @@ pub(super) struct EntityTypes {
     pub(super) tool: EntityTypeName,
     pub(super) bundle: EntityTypeName,
     pub(super) audience: EntityTypeName,
+    pub(super) webhook: EntityTypeName,
     pub(super) data_class: EntityTypeName,
     pub(super) action: EntityTypeName,
 }
@@ -191,6 +192,7 @@ impl EntityTypes {
             tool: name("Tool")?,
             bundle: name("Bundle")?,
             audience: name("Audience")?,
+            webhook: name("Webhook")?,
             data_class: name("DataClass")?,
             action: name("Action")?,
         })

@@ -123,6 +123,19 @@ pub enum CaseAct {
         /// The call's tool.
         tool: Box<ToolDefinition>,
     },
+    /// Answer a question.
+    Answer {
+        /// The run.
+        run: CaseRun,
+        /// The tool that asks.
+        tool: Box<ToolDefinition>,
+    },
+    /// Give a further instruction.
+    Steer(CaseRun),
+    /// Keep a run from beginning anything new.
+    Pause(CaseRun),
+    /// Let a paused run go on.
+    Resume(CaseRun),
     /// Put something into quarantine.
     Quarantine(QuarantineTarget),
     /// Take something out of quarantine.
@@ -141,6 +154,10 @@ impl fmt::Display for CaseAct {
             Self::Decide { tool, verdict: Verdict::Approve, .. } => write!(f, "approve {}", tool.name),
             Self::Decide { tool, verdict: Verdict::Reject, .. } => write!(f, "reject {}", tool.name),
             Self::Resolve { tool, .. } => write!(f, "resolve {}", tool.name),
+            Self::Answer { tool, .. } => write!(f, "answer {}", tool.name),
+            Self::Steer(run) => write!(f, "steer {}", run.agent),
+            Self::Pause(run) => write!(f, "pause {}", run.agent),
+            Self::Resume(run) => write!(f, "resume {}", run.agent),
             Self::Quarantine(target) => write!(f, "quarantine {target}"),
             Self::LiftQuarantine(target) => write!(f, "lift_quarantine {target}"),
             Self::Apply { rollback: false } => f.write_str("apply"),
@@ -316,6 +333,10 @@ impl CaseAct {
                 PersonAction::Decide { run: run.about(), tool, gate, verdict: *verdict }
             }
             Self::Resolve { run, tool } => PersonAction::Resolve { run: run.about(), tool },
+            Self::Answer { run, tool } => PersonAction::Answer { run: run.about(), tool },
+            Self::Steer(run) => PersonAction::Steer { run: run.about() },
+            Self::Pause(run) => PersonAction::Pause { run: run.about() },
+            Self::Resume(run) => PersonAction::Resume { run: run.about() },
             Self::Quarantine(target) => PersonAction::Quarantine(target),
             Self::LiftQuarantine(target) => PersonAction::LiftQuarantine(target),
             Self::Apply { rollback } => PersonAction::Apply { rollback: *rollback },

@@ -104,11 +104,30 @@ pub enum PolicyProblem {
         members: usize,
     },
     /// It names no party of the run.
-    #[error("`@four_eyes` names `{0}`; known are `requester` and `agent_owner`")]
+    #[error("`@four_eyes` names `{0}`; known are `requester`, `agent_owner`, `starter` and `editor`")]
     UnknownParty(String),
     /// It is no duration that can be used.
     #[error("`@expires` is `{0}`; it is an ISO 8601 duration from PT1S to P30D, such as PT24H")]
     BadExpires(String),
+    /// It is no duration that can be used, or nobody would hear of it in time.
+    #[error("`@{annotation}` is `{text}`; it is an ISO 8601 duration from PT1S to less than that of `@expires`, such as PT8H")]
+    BadWait {
+        /// Which annotation.
+        annotation: &'static str,
+        /// What it says.
+        text: String,
+    },
+    /// One says when, the other whom.
+    #[error("`@{there}` needs `@{missing}`")]
+    HalfEscalation {
+        /// The one that is there.
+        there: &'static str,
+        /// The one that is missing.
+        missing: &'static str,
+    },
+    /// There are two ends.
+    #[error("`@on_expiry` is `{0}`; it is `deny` or `halt`")]
+    UnknownOnExpiry(String),
     /// What a policy names has to be there, or it would silently match nothing.
     #[error("`Mandate::{kind}::\"{id}\"` is not configured")]
     UnknownEntity {

@@ -12,11 +12,15 @@ use serde_json::{Value, json};
 use super::error::{PolicyProblem, did_you_mean};
 use crate::{
     GroupName, PersonId, PolicyId,
-    approval::{Gate, Party},
+    approval::{Escalation, Gate, OnExpiry, Party},
 };
 
-const KNOWN: [&str; 7] = ["id", "decision", "approvers", "quorum", "four_eyes", "expires", "reason"];
-const OF_A_GATE: [&str; 4] = ["approvers", "quorum", "four_eyes", "expires"];
+const KNOWN: [&str; 11] = [
+    "id", "decision", "approvers", "quorum", "four_eyes", "expires", "remind", "escalate", "escalate_to", "on_expiry",
+    "reason",
+];
+const OF_A_GATE: [&str; 8] =
+    ["approvers", "quorum", "four_eyes", "expires", "remind", "escalate", "escalate_to", "on_expiry"];
 
 const EXPIRES_SECS_DEFAULT: u64 = 24 * 3600;
 const EXPIRES_SECS_MAX: u64 = 30 * 24 * 3600;
@@ -135,13 +139,20 @@ impl Reader<'_> {
 
     fn gate(&mut self, id: &PolicyId, groups: &Groups) -> Option<Gate> {
         self.require_opening(id);
-        let approvers = self.approvers(groups);
+        let approvers = self.groups("approvers", groups);
+        if list(self.policy.annotation("approvers")).is_empty() {
+            self.flaw("approvers", PolicyProblem::MissingApprovers);
+        }
         let quorum = self.quorum(&approvers, groups);
         let four_eyes = self.four_eyes();
         let expires_secs = self.expires_secs();
+        let remind_secs = self.wait_secs("remind", expires_secs);
+        let escalation = self.escalation(groups, expires_secs);
+        let on_expiry = self.on_expiry();
         let reason =
             self.policy.annotation("reason").map_or_else(|| format!("policy {id} asks for approval"), str::to_owned);
-        Some(Gate { id: id.clone(), approvers, quorum: quorum?, four_eyes, expires_secs: expires_secs?, reason })
+        let (id, quorum, expires_secs) = (id.clone(), quorum?, expires_secs?);
+        Some(Gate { id, approvers, quorum, four_eyes, expires_secs, reason, remind_secs, escalation, on_expiry })
     }
 
     fn require_opening(&mut self, id: &PolicyId) {
@@ -158,22 +169,19 @@ impl Reader<'_> {
         }
     }
 
-    fn approvers(&mut self, groups: &Groups) -> Vec<GroupName> {
-        let names = list(self.policy.annotation("approvers"));
-        if names.is_empty() {
-            self.flaw("approvers", PolicyProblem::MissingApprovers);
-        }
-        let mut approvers = Vec::new();
-        for name in names {
+    /// The groups that an annotation names, each configured and with members.
+    fn groups(&mut self, annotation: &str, groups: &Groups) -> Vec<GroupName> {
+        let mut named = Vec::new();
+        for name in list(self.policy.annotation(annotation)) {
             match GroupName::parse(name).map_err(PolicyProblem::BadGroup).and_then(|name| configured(name, groups)) {
-                Ok(name) => approvers.push(name),
+                Ok(name) => named.push(name),
                 Err(problem) => {
                     let help = did_you_mean(name, groups.keys().map(GroupName::as_str));
-                    self.flaw_with_help("approvers", problem, help);
+                    self.flaw_with_help(annotation, problem, help);
                 }
             }
         }
-        approvers
+        named
     }
 
     fn quorum(&mut self, approvers: &[GroupName], groups: &Groups) -> Option<u32> {
@@ -193,13 +201,11 @@ impl Reader<'_> {
     fn four_eyes(&mut self) -> Vec<Party> {
         let mut parties = Vec::new();
         for name in list(self.policy.annotation("four_eyes")) {
-            match name {
-                "requester" => parties.push(Party::Requester),
-                "agent_owner" => parties.push(Party::AgentOwner),
-                other => {
-                    let help = did_you_mean(other, ["requester", "agent_owner"]);
-                    self.flaw_with_help("four_eyes", PolicyProblem::UnknownParty(other.to_owned()), help);
-                }
+            if let Some(party) = Party::ALL.into_iter().find(|party| party.as_str() == name) {
+                parties.push(party);
+            } else {
+                let help = did_you_mean(name, Party::ALL.map(Party::as_str));
+                self.flaw_with_help("four_eyes", PolicyProblem::UnknownParty(name.to_owned()), help);
             }
         }
         if parties.is_empty() && self.policy.annotation("four_eyes").is_some_and(|text| list(Some(text)).is_empty()) {
@@ -215,6 +221,48 @@ impl Reader<'_> {
             self.flaw("expires", PolicyProblem::BadExpires(text.to_owned()));
         }
         secs
+    }
+
+    /// A time within that of the request.
+    fn wait_secs(&mut self, annotation: &'static str, expires_secs: Option<u64>) -> Option<u64> {
+        let text = self.policy.annotation(annotation)?.to_owned();
+        let end = expires_secs.unwrap_or(EXPIRES_SECS_MAX);
+        let secs = duration_secs(&text).filter(|secs| (1..end).contains(secs));
+        if secs.is_none() {
+            self.flaw(annotation, PolicyProblem::BadWait { annotation, text });
+        }
+        secs
+    }
+
+    fn escalation(&mut self, groups: &Groups, expires_secs: Option<u64>) -> Option<Escalation> {
+        let (after, to) = ("escalate", "escalate_to");
+        match (self.policy.annotation(after).is_some(), self.policy.annotation(to).is_some()) {
+            (false, false) => None,
+            (true, true) => {
+                let (after_secs, to) = (self.wait_secs(after, expires_secs), self.groups(to, groups));
+                Some(Escalation { after_secs: after_secs?, to })
+            }
+            (true, false) => {
+                self.flaw(after, PolicyProblem::HalfEscalation { there: after, missing: to });
+                None
+            }
+            (false, true) => {
+                self.flaw(to, PolicyProblem::HalfEscalation { there: to, missing: after });
+                None
+            }
+        }
+    }
+
+    fn on_expiry(&mut self) -> OnExpiry {
+        match self.policy.annotation("on_expiry") {
+            None | Some("deny") => OnExpiry::Deny,
+            Some("halt") => OnExpiry::Halt,
+            Some(other) => {
+                let help = did_you_mean(other, ["deny", "halt"]);
+                self.flaw_with_help("on_expiry", PolicyProblem::UnknownOnExpiry(other.to_owned()), help);
+                OnExpiry::Deny
+            }
+        }
     }
 }
 

@@ -114,6 +114,7 @@ impl Linter<'_> {
             "Unit" => registry.agents.iter().map(crate::AgentName::unit).collect(),
             "Tenant" => registry.agents.iter().map(crate::AgentName::tenant).collect(),
             "Bundle" => vec!["active"],
+            "Webhook" => vec!["notifications"],
             // Actions, data classes and audiences are in the schema, which says the same with a better place.
             _ => return,
         };

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::{
     PersonAction, PersonRequest, PolicyAction, PolicyRequest, RunOf, Viewer,
     bundle::PolicyBundle,
-    reads::INVOKE_MODEL,
+    reads::{INVOKE_MODEL, NOTIFY},
     registry::server_of,
     shape::{self, ExpressError, INTEGER_MAX},
 };
@@ -68,6 +68,10 @@ pub(super) fn of_agent(bundle: &PolicyBundle, request: &PolicyRequest<'_>) -> Re
             context.push(("classes".to_owned(), classes(bundle, &request.facts.classes)?));
             (INVOKE_MODEL, world.model(model)?)
         }
+        PolicyAction::Notify { kind } => {
+            context.push(("kind".to_owned(), RestrictedExpression::new_string(kind.as_str().to_owned())));
+            (NOTIFY, world.plain(&bundle.types.webhook, "notifications")?)
+        }
     };
     world.question(principal, action, resource, context)
 }
@@ -90,6 +94,10 @@ pub(super) fn of_person(bundle: &PolicyBundle, request: &PersonRequest<'_>) -> R
             (action, world.tool(tool)?, context)
         }
         PersonAction::Resolve { run, tool } => ("resolve", world.tool(tool)?, world.run(run, true)?),
+        PersonAction::Answer { run, tool } => ("answer", world.tool(tool)?, world.run(run, true)?),
+        PersonAction::Steer { run } => ("steer", world.agent(run.agent, run.agent_owner)?, world.run(run, false)?),
+        PersonAction::Pause { run } => ("pause", world.agent(run.agent, run.agent_owner)?, world.run(run, false)?),
+        PersonAction::Resume { run } => ("resume", world.agent(run.agent, run.agent_owner)?, world.run(run, false)?),
         PersonAction::Quarantine(target) => ("quarantine", world.target(target)?, Vec::new()),
         PersonAction::LiftQuarantine(target) => ("lift_quarantine", world.target(target)?, Vec::new()),
         PersonAction::Apply { rollback } => {
@@ -277,6 +285,7 @@ fn action_of<'a>(action: &PolicyAction<'a>) -> &'a str {
     match action {
         PolicyAction::CallTool { tool, .. } => tool.name.as_str(),
         PolicyAction::InvokeModel { .. } => INVOKE_MODEL,
+        PolicyAction::Notify { .. } => NOTIFY,
     }
 }
 

@@ -12,15 +12,16 @@ use serde_json::Value;
 use super::registry::Registry;
 use crate::ToolName;
 
-/// The action that is told facts and is no tool.
+/// The actions that are told facts and are no tools.
 pub(super) const INVOKE_MODEL: &str = "invoke_model";
+pub(super) const NOTIFY: &str = "notify";
 
 /// The tools, by the action whose policies read their sums.
 pub(super) type Reads = BTreeMap<String, BTreeSet<ToolName>>;
 
 /// What the policies of each action read.
 pub(super) fn of(policies: &PolicySet, registry: &Registry) -> Reads {
-    let actions = registry.tools.keys().map(ToString::to_string).chain([INVOKE_MODEL.to_owned()]);
+    let actions = registry.tools.keys().map(ToString::to_string).chain([INVOKE_MODEL.to_owned(), NOTIFY.to_owned()]);
     let mut reads: Reads = actions.map(|action| (action, BTreeSet::new())).collect();
     for policy in policies.policies() {
         let (actions, tools) = of_policy(policy, registry);

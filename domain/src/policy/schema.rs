@@ -6,14 +6,14 @@
 use std::{collections::BTreeMap, fmt::Write as _};
 
 use super::{
-    reads::{INVOKE_MODEL, Reads},
+    reads::{INVOKE_MODEL, NOTIFY, Reads},
     registry::Registry,
     shape::{RecordShape, quoted, record_text},
 };
 use crate::{ToolDefinition, ToolName};
 
 /// Actions that are no tools. A tool may not take one of these names.
-pub(super) const ACTIONS: [&str; 16] = [
+pub(super) const ACTIONS: [&str; 22] = [
     "call_tool",
     "invoke_model",
     "reveal",
@@ -22,6 +22,12 @@ pub(super) const ACTIONS: [&str; 16] = [
     "approve",
     "reject",
     "resolve",
+    "answer",
+    "instruct",
+    "steer",
+    "pause",
+    "resume",
+    "notify",
     "operate",
     "quarantine",
     "lift_quarantine",
@@ -49,6 +55,7 @@ const ENTITIES: &str = "namespace Mandate {
   entity Tool in [ToolServer] { read_only: Bool, destructive: Bool, idempotent: Bool, open_world: Bool, \
 cost_micros: Long, owner: User };
   entity Bundle;
+  entity Webhook;
   entity MemorySpace;
   entity Audience enum [\"history\", \"answer\"];
 ";
@@ -58,8 +65,11 @@ context: { on_behalf_of: User, workflow_id: String, approved: Set<String> } };
   action \"decide\";
   action \"approve\", \"reject\" in [\"decide\"] appliesTo { principal: [User], resource: [Tool], \
 context: { agent: Agent, on_behalf_of: User, workflow_id: String, gate: String, approved: Set<String> } };
-  action \"resolve\" appliesTo { principal: [User], resource: [Tool], \
+  action \"resolve\", \"answer\" appliesTo { principal: [User], resource: [Tool], \
 context: { agent: Agent, on_behalf_of: User, workflow_id: String, approved: Set<String> } };
+  action \"instruct\";
+  action \"steer\", \"pause\", \"resume\" in [\"instruct\"] appliesTo { principal: [User], resource: [Agent], \
+context: { on_behalf_of: User, workflow_id: String, approved: Set<String> } };
   action \"operate\";
   action \"quarantine\", \"lift_quarantine\" in [\"operate\"] appliesTo { principal: [User], \
 resource: [Agent, Tool, ToolServer, Model, User], context: { approved: Set<String> } };
@@ -97,6 +107,11 @@ fn text(registry: &Registry, records: &BTreeMap<ToolName, RecordShape>, reads: O
         "  action \"invoke_model\" appliesTo {{ principal: [Agent], resource: [Model], \
          context: {{ {}, classes: Set<DataClass> }} }};",
         run_of(INVOKE_MODEL)
+    );
+    let _ = writeln!(
+        text,
+        "  action \"notify\" appliesTo {{ principal: [Agent], resource: [Webhook], context: {{ {}, kind: String }} }};",
+        run_of(NOTIFY)
     );
     let _ = writeln!(
         text,

@@ -9,8 +9,9 @@ use std::{
 };
 
 use mandate_domain::{
-    AgentResult, AgentRun, AgentTask, EndReason, RequestId, RunState,
-    agent_run::{Answer, Command, Event, Moment, Ticket},
+    AgentResult, AgentRun, AgentTask, EndReason, RunState,
+    agent_run::{Answer, Command, Event, HaltRequest, Moment, Ticket, Timer},
+    approval::Arrival,
     render,
 };
 use temporalio_common::error::ApplicationFailure;
@@ -19,7 +20,7 @@ use temporalio_workflow::{
     WorkflowResult, WorkflowTermination,
 };
 
-use super::{AgentWorkflow, Message};
+use super::{AgentWorkflow, Message, Position};
 use crate::{
     agent::driver::perform::Happened,
     lenient::{Lenient, Start},
@@ -56,6 +57,7 @@ pub(super) async fn drive(
         ctx,
         tasks: TaskSet::new(),
         effects: WorkflowCancellationToken::new(),
+        notices: WorkflowCancellationToken::new(),
         timers: BTreeMap::new(),
         updates: BTreeMap::new(),
         reported_refusals: 0,
@@ -95,7 +97,9 @@ struct Driver<'a> {
     tasks: TaskSet<'a, Happened>,
     /// Cancels effects that are still being retried. Look-ups and the closing record are not among them.
     effects: WorkflowCancellationToken,
-    timers: BTreeMap<RequestId, WorkflowCancellationToken>,
+    /// Cancels what is being told to the webhook.
+    notices: WorkflowCancellationToken,
+    timers: BTreeMap<Timer, WorkflowCancellationToken>,
     /// Updates that wait for the answer to a ticket.
     updates: BTreeMap<Ticket, u64>,
     reported_refusals: u64,
@@ -131,7 +135,8 @@ impl Driver<'_> {
         Moment { now_ms, history_is_long: self.ctx.continue_as_new_suggested() }
     }
 
-    /// Whatever comes first: an activity or a timer, a message, the cancellation of the execution.
+    /// Whatever comes first: the cancellation of the execution, a message, an activity or a timer. Messages before timers:
+    /// a decision and the deadline after it may arrive in one activation, and the decision was first.
     async fn next(&mut self) -> (Option<Happened>, bool) {
         let apart = WaitConditionOptions::builder().cancellation_token(WorkflowCancellationToken::new()).build();
         let mut message = pin!(self.ctx.wait_condition_with_options(|state| !state.inbox.is_empty(), apart));
@@ -142,11 +147,11 @@ impl Driver<'_> {
             if !cancel_seen && cancelled.as_mut().poll(cx).is_ready() {
                 return Poll::Ready((None, true));
             }
-            if let Poll::Ready(happened) = tasks.poll_next(cx) {
-                return Poll::Ready((Some(happened), false));
-            }
             if message.as_mut().poll(cx).is_ready() {
                 return Poll::Ready((None, false));
+            }
+            if let Poll::Ready(happened) = tasks.poll_next(cx) {
+                return Poll::Ready((Some(happened), false));
             }
             Poll::Pending
         })
@@ -176,17 +181,32 @@ impl Driver<'_> {
 
     fn event_of(&mut self, message: Message) -> Event {
         match message {
-            Message::Decision { decision, update } => {
-                let ticket = self.ticket();
-                if let Some(update) = update {
-                    self.updates.insert(ticket, update);
-                }
-                Event::DecisionReceived { ticket, decision }
+            Message::Decision { decision, at, update } => {
+                let (ticket, arrival) = (self.ticket_for(update), self.arrival(at));
+                Event::DecisionReceived { ticket, decision, arrival }
             }
-            Message::Resolution(resolution) => Event::ResolutionReceived { ticket: self.ticket(), resolution },
-            Message::Halt(halt) => Event::HaltRequested(halt),
+            Message::Instruction { sent, at, update } => {
+                let (ticket, arrival) = (self.ticket_for(update), self.arrival(at));
+                Event::InstructionReceived { ticket, sent, arrival }
+            }
+            Message::Halt { sender, at } => {
+                Event::HaltRequested(HaltRequest { sender, arrival: Some(self.arrival(at)) })
+            }
             Message::Refused(reason) => Event::MessageRefused { reason },
         }
+    }
+
+    fn arrival(&self, at: Position) -> Arrival {
+        let run_id = self.ctx.run_id().to_owned();
+        Arrival { run_id, name: at.name.to_owned(), ordinal: at.ordinal, at_ms: self.moment().now_ms }
+    }
+
+    fn ticket_for(&mut self, update: Option<u64>) -> Ticket {
+        let ticket = self.ticket();
+        if let Some(update) = update {
+            self.updates.insert(ticket, update);
+        }
+        ticket
     }
 
     fn ticket(&self) -> Ticket {
@@ -229,14 +249,18 @@ impl Driver<'_> {
     fn perform(&mut self, command: Command) {
         match command {
             Command::OpenRun => self.open_run(),
-            Command::InvokeModel { turn, transcript, append } => self.invoke_model(turn, transcript, append),
+            Command::InvokeModel { turn, transcript, append, instructions } => {
+                self.invoke_model(turn, transcript, append, instructions);
+            }
             Command::CallTool { call, released_by } => self.call_tool(call, released_by.as_ref()),
             Command::ResolveOutcome { call } => self.look_up(call),
             Command::ReviewApproval { call, subject } => self.review_approval(call, subject),
-            Command::ReviewInstruction { ticket, resolution } => self.review_instruction(ticket, resolution),
-            Command::StartTimer { request, deadline_ms } => self.start_timer(request, deadline_ms),
-            Command::CancelTimer { request } => {
-                if let Some(token) = self.timers.remove(&request) {
+            Command::ReviewInstruction { ticket, subject } => self.review_instruction(ticket, subject),
+            Command::Notify { notice } => self.notify(notice),
+            Command::CancelNotices => std::mem::replace(&mut self.notices, WorkflowCancellationToken::new()).cancel(),
+            Command::StartTimer { timer, at_ms } => self.start_timer(timer, at_ms),
+            Command::CancelTimer { timer } => {
+                if let Some(token) = self.timers.remove(&timer) {
                     token.cancel();
                 }
             }
@@ -253,18 +277,15 @@ impl Driver<'_> {
         }
     }
 
-    fn start_timer(&mut self, request: RequestId, deadline_ms: u64) {
+    fn start_timer(&mut self, timer: Timer, at_ms: u64) {
         let token = WorkflowCancellationToken::new();
-        self.timers.insert(request.clone(), token.clone());
-        let wait = Duration::from_millis(deadline_ms.saturating_sub(self.moment().now_ms));
-        let timer = TimerOptions::builder(wait)
-            .summary(format!("approval deadline {request}"))
-            .cancellation_token(token)
-            .build();
+        self.timers.insert(timer.clone(), token.clone());
+        let wait = Duration::from_millis(at_ms.saturating_sub(self.moment().now_ms));
+        let options = TimerOptions::builder(wait).summary(timer.to_string()).cancellation_token(token).build();
         let ctx = self.ctx;
         self.tasks.push(async move {
-            match ctx.timer(timer).await {
-                TimerResult::Fired => Happened::event(Event::DeadlineReached { request }),
+            match ctx.timer(options).await {
+                TimerResult::Fired => Happened::event(Event::TimerFired { timer }),
                 TimerResult::Cancelled => Happened::nothing(),
             }
         });
@@ -304,8 +325,8 @@ impl Driver<'_> {
         let waiting = std::mem::take(&mut self.updates).into_values();
         self.ctx.state_mut(|state| {
             let queued = state.inbox.drain(..).filter_map(|message| match message {
-                Message::Decision { update, .. } => update,
-                Message::Resolution(_) | Message::Halt(_) | Message::Refused(_) => None,
+                Message::Decision { update, .. } | Message::Instruction { update, .. } => update,
+                Message::Halt { .. } | Message::Refused(_) => None,
             });
             let queued: Vec<_> = queued.collect();
             for update in waiting.chain(queued) {

@@ -43,6 +43,11 @@ fn judge(sequence: u64, body: RecordBody, active: &mut Active) -> Option<Finding
         | RecordBody::ApprovalRequested { .. }
         | RecordBody::ApprovalDecided { .. }
         | RecordBody::ApprovalExpired { .. }
+        | RecordBody::ApprovalEscalated { .. }
+        | RecordBody::CallRevised { .. }
+        | RecordBody::QuestionAsked { .. }
+        | RecordBody::QuestionExpired { .. }
+        | RecordBody::Instructed { .. }
         | RecordBody::Resolved { .. }
         | RecordBody::CallAbandoned { .. }
         | RecordBody::MessagesRefused { .. }

@@ -2,7 +2,8 @@
 
 use mandate_domain::{
     Address, AgentRun, ChainHead, RequestId, ToolCallId,
-    agent_run::{Closing, Event, Failure, ResolveCall, Subject, Ticket},
+    agent_run::{Closing, Event, Failure, Subject, Ticket, Word},
+    audit::NoticeId,
 };
 use temporalio_common::error::IncomingError;
 use temporalio_workflow::{ActivityExecutionError, WorkflowCancellationToken};
@@ -10,8 +11,8 @@ use temporalio_workflow::{ActivityExecutionError, WorkflowCancellationToken};
 use super::Driver;
 use crate::{
     contract::{
-        CallPurpose, CallTool, CallToolInput, CloseRun, CloseRunInput, HaltRecord, Instruction, InvokeModel,
-        InvokeModelInput, ModelCallOutcome, OpenRun, OpenRunInput, RefusedMessages, ReviewApproval,
+        CallPurpose, CallTool, CallToolInput, CloseRun, CloseRunInput, InvokeModel, InvokeModelInput,
+        ModelCallOutcome, Notify, NotifyInput, OpenRun, OpenRunInput, RefusedMessages, ReviewApproval,
         ReviewApprovalInput, ReviewInstruction, ReviewInstructionInput, ReviewSubject, RunPointer,
     },
     options,
@@ -86,11 +87,17 @@ impl Driver<'_> {
         });
     }
 
-    pub(super) fn invoke_model(&mut self, turn: u32, transcript: Address, append: Vec<Address>) {
+    pub(super) fn invoke_model(
+        &mut self,
+        turn: u32,
+        transcript: Address,
+        append: Vec<Address>,
+        instructions: Vec<Address>,
+    ) {
         let Some(run) = self.pointer() else { return };
         let (limits, model) = self.run(|run| (run.limits(), model_of(run)));
         let options = options::invoke_model(turn, &model, &limits, self.effects.clone());
-        let input = InvokeModelInput { run, turn, transcript, append };
+        let input = InvokeModelInput { run, turn, transcript, append, instructions };
         let ctx = self.ctx;
         self.tasks.push(async move {
             match ctx.execute_activity(InvokeModel, input, options).await {
@@ -135,10 +142,12 @@ impl Driver<'_> {
     pub(super) fn review_approval(&mut self, call: ToolCallId, subject: Subject) {
         let Some(run) = self.pointer() else { return };
         let (request, subject) = match subject {
-            Subject::Decision { ticket, decision } => {
-                (decision.request.clone(), ReviewSubject::Decision { decision, ordinal: ticket })
+            Subject::Decision { ticket, decision, arrival } => {
+                let (request, arrival) = (decision.request.clone(), Some(arrival));
+                (request, ReviewSubject::Decision { decision, ordinal: ticket, arrival })
             }
             Subject::Expiry { request } => (request.clone(), ReviewSubject::Expiry { request }),
+            Subject::Escalation { request } => (request.clone(), ReviewSubject::Escalation { request }),
         };
         let options = self.run(|run| options::review_approval(&request, &run.limits(), self.effects.clone()));
         let input = ReviewApprovalInput { run, call, subject };
@@ -151,20 +160,30 @@ impl Driver<'_> {
         });
     }
 
-    pub(super) fn review_instruction(&mut self, ticket: Ticket, resolution: ResolveCall) {
+    pub(super) fn review_instruction(&mut self, ticket: Ticket, word: Word) {
         let Some(run) = self.pointer() else { return };
-        let options = self.run(|run| options::review_instruction(&resolution, &run.limits(), self.effects.clone()));
-        let ResolveCall { call, resolution, by, comment } = resolution;
-        let instruction = Instruction::Resolve { call, resolution, by, comment };
-        let input = ReviewInstructionInput { run, instruction, ordinal: ticket };
+        let options = self.run(|run| options::review_instruction(&word, &run.limits(), self.effects.clone()));
+        let input = ReviewInstructionInput { run, word, ordinal: ticket };
         let ctx = self.ctx;
         self.tasks.push(async move {
             match ctx.execute_activity(ReviewInstruction, input, options).await {
                 Ok(output) => {
-                    let (settled, refused) = (output.settled, output.refused);
-                    Happened::answered(Event::InstructionReviewed { call, settled, refused }, output.audit)
+                    Happened::answered(Event::InstructionReviewed { ticket, review: output.review }, output.audit)
                 }
-                Err(error) => Happened::event(Event::InstructionFailed { call, failure: failure_of(&error) }),
+                Err(error) => Happened::event(Event::InstructionFailed { ticket, failure: failure_of(&error) }),
+            }
+        });
+    }
+
+    pub(super) fn notify(&mut self, notice: NoticeId) {
+        let Some(run) = self.pointer() else { return };
+        let options = options::notify(notice, self.notices.clone());
+        let input = NotifyInput { run, notice };
+        let ctx = self.ctx;
+        self.tasks.push(async move {
+            match ctx.execute_activity(Notify, input, options).await {
+                Ok(output) => Happened::answered(Event::Notified { notice, failure: None }, output.audit),
+                Err(error) => Happened::event(Event::Notified { notice, failure: Some(failure_of(&error)) }),
             }
         });
     }
@@ -173,13 +192,12 @@ impl Driver<'_> {
         let Some(run) = self.pointer() else { return };
         let token = WorkflowCancellationToken::new();
         let options = self.run(|run| options::close_run(closing.state.as_str(), &run.limits(), token));
-        let halted_by = closing.halted_by.map(|halt| HaltRecord { by: halt.by, comment: halt.comment });
-        let Closing { state, reason, turns, usage, abandoned, unknown_outcomes, .. } = closing;
+        let Closing { state, reason, turns, usage, abandoned, unknown_outcomes, halted_by } = closing;
         let input = CloseRunInput { run, state, reason, turns, usage, abandoned, unknown_outcomes, halted_by };
         let ctx = self.ctx;
         self.tasks.push(async move {
             match ctx.execute_activity(CloseRun, input, options).await {
-                Ok(output) => Happened::answered(Event::Closed, output.audit),
+                Ok(output) => Happened::answered(Event::Closed { performed: output.performed }, output.audit),
                 Err(error) => Happened::event(Event::CloseFailed(failure_of(&error))),
             }
         });
