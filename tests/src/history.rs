@@ -23,6 +23,10 @@ pub struct Event {
     pub summary: Option<String>,
     /// The attempt, for a started activity.
     pub attempt: Option<i32>,
+    /// Who caused it, by the server's own knowledge: `jwt/bo@acme.example`. Servers that take every caller say nothing.
+    pub principal: Option<String>,
+    /// Who the sender of a start or a signal claims to be.
+    pub identity: Option<String>,
 }
 
 /// All events of one execution.
@@ -44,6 +48,12 @@ impl History {
     #[must_use]
     pub fn count(&self, kind: EventType) -> usize {
         self.0.iter().filter(|event| event.kind == kind).count()
+    }
+
+    /// Who caused the events of a type, by the server's own knowledge.
+    #[must_use]
+    pub fn principals(&self, kind: EventType) -> Vec<Option<&str>> {
+        self.0.iter().filter(|event| event.kind == kind).map(|event| event.principal.as_deref()).collect()
     }
 
     /// Bytes of each turn: from one `invoke_model` to the next.
@@ -80,6 +90,12 @@ fn event(event: &HistoryEvent) -> Event {
         Some(Attributes::ActivityTaskStartedEventAttributes(started)) => (None, Some(started.attempt)),
         _ => (None, None),
     };
+    let identity = match &event.attributes {
+        Some(Attributes::WorkflowExecutionStartedEventAttributes(started)) => Some(started.identity.clone()),
+        Some(Attributes::WorkflowExecutionSignaledEventAttributes(signaled)) => Some(signaled.identity.clone()),
+        _ => None,
+    };
+    let principal = event.principal.as_ref().map(|principal| format!("{}/{}", principal.r#type, principal.name));
     let summary = event.user_metadata.as_ref().and_then(|shown| shown.summary.as_ref());
     Event {
         kind: event.event_type(),
@@ -88,5 +104,7 @@ fn event(event: &HistoryEvent) -> Event {
         activity,
         summary: summary.and_then(|payload| serde_json::from_slice(&payload.data).ok()),
         attempt,
+        principal,
+        identity,
     }
 }
