@@ -38,6 +38,7 @@ mod outages;
 #[cfg(test)]
 mod path;
 mod policies;
+mod principal;
 mod replay;
 mod revocation;
 mod store_chain;
