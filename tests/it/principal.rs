@@ -72,7 +72,10 @@ fn each_event_names_who_caused_it_whatever_they_claim() {
             EventType::WorkflowExecutionCompleted,
         ] {
             let principals = history.principals(kind);
-            assert!(!principals.is_empty() && principals.iter().all(|principal| *principal == WORKER), "{kind:?}: {principals:?}");
+            assert!(
+                !principals.is_empty() && principals.iter().all(|principal| *principal == WORKER),
+                "{kind:?}: {principals:?}"
+            );
         }
         let verified = scenario.audit_verify().await.ok();
         assert!(verified.contains("confirmed by Temporal's history"), "{verified}");
@@ -113,7 +116,8 @@ fn who_may_not_write_reaches_no_run() {
 fn a_worker_may_not_register_search_attributes() {
     run(async {
         let server = authorized_server().await;
-        let create = ["operator", "search-attribute", "create", "--namespace", "default", "--name", "Extra", "--type", "Int"];
+        let create =
+            ["operator", "search-attribute", "create", "--namespace", "default", "--name", "Extra", "--type", "Int"];
         let said = server.caller(mandate_tests::WORKER).await.temporal(&create).await;
         assert!(said.code != 0 && said.stderr.contains("unauthorized"), "{said:?}");
         server.caller(ADMIN).await.temporal(&create).await.ok();
@@ -128,10 +132,8 @@ fn a_batch_of_signals_carries_the_server_as_its_principal() {
         let input = decision(&request, "bo@acme.example");
         let query = format!("WorkflowId = '{}'", scenario.name);
         bo.temporal(&approval(&["--query", &query, "--reason", "all at once", "--yes"], &input)).await.ok();
-        until("the batch is carried out", async || {
-            (!signal_principals(&scenario).await.is_empty()).then_some(())
-        })
-        .await;
+        until("the batch is carried out", async || (!signal_principals(&scenario).await.is_empty()).then_some(()))
+            .await;
         assert_eq!(signal_principals(&scenario).await, [INTERNAL.map(str::to_owned)], "not who started the batch");
         scenario.answer().await;
     });

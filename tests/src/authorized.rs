@@ -8,7 +8,6 @@ mod config;
 
 use std::{
     collections::HashMap,
-    fs,
     path::{Path, PathBuf},
 };
 
@@ -17,11 +16,7 @@ use mandate_worker::{
     dev_server::{built_server, port_was_taken},
     search_attributes::SEARCH_ATTRIBUTES,
 };
-use serde_json::Value;
-use tokio::{
-    net::TcpStream,
-    sync::{Mutex, OnceCell},
-};
+use tokio::sync::{Mutex, OnceCell};
 
 use crate::{
     Process, Said, Server, say,
@@ -69,31 +64,56 @@ fn permissions(person: &str) -> &'static [&'static str] {
 impl AuthorizedServer {
     async fn start() -> Self {
         let (cli, program) = (cli_program().await, built_server().await.expect("the server is built"));
-        let folder = run_folder();
-        let issuer = Issuer::new();
-        let (ports, process) = started(&program, &folder.join("authorized"), &issuer.key_set()).await;
-        let server = Self { issuer, folder, cli, ports, callers: Mutex::default(), process };
-        server.prepare().await;
-        server
+        let mut attempt = 1;
+        loop {
+            let mut server = Self::spawn(&program, cli.clone(), attempt).await;
+            if server.makes_namespace().await {
+                server.register_search_attributes().await;
+                return server;
+            }
+            let log = server.process.log();
+            assert!(attempt < START_ATTEMPTS_MAX && port_was_taken(&log), "the server ended:\n{log}");
+            attempt += 1;
+        }
     }
 
-    /// Makes the namespace and its search attributes, which workers are not permitted to.
-    async fn prepare(&self) {
-        let token = self.token(ADMIN, permissions(ADMIN));
-        let admin = async |arguments: &[&str]| self.cli(Some(&token), arguments).await;
-        let mut said = None;
-        let made = crate::until_within(crate::LONG, async || {
-            let create = admin(&["operator", "namespace", "create", "--namespace", "default", "--retention", "24h"]).await;
-            let made = create.code == 0 || create.stderr.contains("already");
-            said = Some(create);
-            made.then_some(())
-        });
-        assert!(made.await.is_some(), "no namespace: {said:?}\n{}", self.process.log());
+    async fn spawn(program: &Path, cli: PathBuf, attempt: usize) -> Self {
+        let (folder, issuer, ports) = (run_folder(), Issuer::new(), Ports::reserve());
+        let own = folder.join("authorized");
+        let config = config::write(&own, ports, &issuer.key_set());
+        let mut arguments = vec!["--config-file", config.to_str().expect("text"), "start"];
+        arguments.extend(SERVICES.into_iter().flat_map(|service| ["--service", service]));
+        let log = own.join(format!("server-{attempt}.log"));
+        let process = Process::start(program, &arguments, &[], &own, log).await;
+        Self { issuer, folder, cli, ports, callers: Mutex::default(), process }
+    }
+
+    async fn admin(&self, arguments: &[&str]) -> Said {
+        self.cli(Some(&self.token(ADMIN, permissions(ADMIN))), arguments).await
+    }
+
+    /// Waits until the server has made the namespace. Not where it ended before.
+    async fn makes_namespace(&mut self) -> bool {
+        let create = ["operator", "namespace", "create", "--namespace", "default", "--retention", "24h"];
+        until("the server makes the namespace", async || {
+            if self.process.ended().is_some() {
+                return Some(false);
+            }
+            // An earlier attempt may have come through without its answer.
+            let said = self.admin(&create).await;
+            (said.code == 0 || said.stderr.contains("already")).then_some(true)
+        })
+        .await
+    }
+
+    /// Done for the workers, which are not permitted to.
+    async fn register_search_attributes(&self) {
         let attributes = SEARCH_ATTRIBUTES.iter().flat_map(|(name, kind)| ["--name", name, "--type", kind]);
         let create = ["operator", "search-attribute", "create", "--namespace", "default"].into_iter().chain(attributes);
-        admin(&create.collect::<Vec<_>>()).await.ok();
+        self.admin(&create.collect::<Vec<_>>()).await.ok();
         until("a query knows the search attributes", async || {
-            (admin(&["workflow", "count", "--query", "MandateState = 'Running'"]).await.code == 0).then_some(())
+            let count = ["workflow", "count", "--query", "MandateState = 'Running'"];
+            (self.admin(&count).await.code == 0).then_some(())
         })
         .await;
     }
@@ -157,29 +177,5 @@ impl AuthorizedServer {
     /// What a worker is told.
     pub(crate) fn worker_env(&self) -> Vec<(String, String)> {
         self.env(Some(&self.token(WORKER, permissions(WORKER))))
-    }
-}
-
-/// Starts the program on free ports and waits until it takes connections.
-async fn started(program: &Path, folder: &Path, key_set: &Value) -> (Ports, Process) {
-    fs::create_dir_all(folder).expect("a folder");
-    let mut attempt = 1;
-    loop {
-        let ports = Ports::reserve();
-        let config = config::write(folder, ports, key_set);
-        let mut arguments = vec!["--config-file", config.to_str().expect("text"), "start"];
-        arguments.extend(SERVICES.into_iter().flat_map(|service| ["--service", service]));
-        let log = folder.join(format!("server-{attempt}.log"));
-        let mut process = Process::start(program, &arguments, &[], folder, log).await;
-        let listens = until("the server listens", async || match process.ended() {
-            Some(_) => Some(false),
-            None => TcpStream::connect(config::address(ports.frontend())).await.is_ok().then_some(true),
-        });
-        if listens.await {
-            return (ports, process);
-        }
-        let retry = attempt < START_ATTEMPTS_MAX && port_was_taken(&process.log());
-        assert!(retry, "the server ended:\n{}", process.log());
-        attempt += 1;
     }
 }

@@ -381,7 +381,8 @@ impl Scenario {
     /// The system of record before any worker: the server makes its file, then sees that nobody is there.
     async fn new_payments(&self) -> PathBuf {
         let database = self.path("var/payments.db");
-        say(&program("refunds-mcp"), &["--database", database.to_str().expect("text")], &[], self.world.folder.path()).await;
+        say(&program("refunds-mcp"), &["--database", database.to_str().expect("text")], &[], self.world.folder.path())
+            .await;
         database
     }
 

@@ -6,10 +6,7 @@ use std::{
 };
 
 use mandate_worker::dev_server::{DevServer, DevServerOptions, Found, find};
-use temporalio_client::{
-    Client, ClientOptions, Connection, ConnectionOptions,
-    envconfig::ClientConfigProfile,
-};
+use temporalio_client::{Client, ClientOptions, Connection, ConnectionOptions, envconfig::ClientConfigProfile};
 use temporalio_common::envconfig::ClientConfigTLS;
 use tokio::sync::OnceCell;
 

@@ -45,7 +45,9 @@ impl Issuer {
     /// A JSON Web Token (RFC 7519) for a person with permissions such as `default:write`.
     #[must_use]
     pub fn token(&self, person: &str, permissions: &[&str]) -> String {
-        self.signed(&json!({ "sub": person, "permissions": permissions, "exp": seconds(SystemTime::now() + VALID_FOR) }))
+        self.signed(
+            &json!({ "sub": person, "permissions": permissions, "exp": seconds(SystemTime::now() + VALID_FOR) }),
+        )
     }
 
     /// A token that was valid until an hour ago.

@@ -41,6 +41,7 @@ pub(super) fn address(port: u16) -> String {
 
 /// Writes the configuration and what it refers to. Where the configuration is.
 pub(super) fn write(folder: &Path, ports: Ports, key_set: &Value) -> PathBuf {
+    fs::create_dir_all(folder).expect("a folder");
     let file = |name: &str, content: &Value| {
         let path = folder.join(name);
         fs::write(&path, content.to_string()).expect("the file");
