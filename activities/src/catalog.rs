@@ -5,6 +5,8 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use mandate_domain::{AgentDefinition, AgentName, ModelName, ProviderName, ServerName, ToolDefinition, ToolName};
 
+use crate::identity::IdentitySettings;
+
 /// Everything that configuration defines.
 #[derive(Debug)]
 pub struct Catalog {
@@ -16,6 +18,8 @@ pub struct Catalog {
     pub servers: BTreeMap<ServerName, ServerSettings>,
     /// Models by name.
     pub models: BTreeMap<ModelName, ModelSettings>,
+    /// What is accepted as proof of who sent a message.
+    pub identity: IdentitySettings,
 }
 
 /// How an MCP server is started (stdio).

@@ -7,9 +7,11 @@ use mandate_domain::{AgentName, PersonId, RequestId, Resolution, ToolCallId};
 
 use crate::{output::OutputFormat, telemetry::LogFormat};
 
+mod key;
 mod operate;
 mod policy;
 
+pub use key::{Key, NewKey, ShowKey};
 pub use operate::{Apply, Change, Quarantine, QuarantineAdd, QuarantineLift, Rollback};
 pub use policy::{Backtest, ExplainPolicy, Policy, TestPolicy};
 
@@ -137,6 +139,17 @@ Examples:
 It is effective with the next step of every run, also of calls that wait for approval."
     )]
     Quarantine(Quarantine),
+    /// Keys that people sign decisions with
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  mandate key new bo.pem --person bo@acme.example
+  mandate key show bo.pem
+
+Where `[identity]` of mandate.toml accepts `key`, a person decides with a signature by a key that stands there as theirs."
+    )]
+    Key(Key),
     /// The audit log
     #[command(subcommand)]
     Audit(Audit),

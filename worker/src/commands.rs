@@ -19,6 +19,7 @@ pub mod decide;
 pub mod demo;
 pub mod doctor;
 pub mod explain;
+pub mod key;
 pub mod policy;
 pub mod quarantine;
 pub mod resolve;
@@ -51,6 +52,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Rollback(options) => rollback::rollback(&global, options).await,
         Command::Bundles(options) => rollback::bundles(&global, &options).await,
         Command::Quarantine(options) => quarantine::quarantine(&global, options).await,
+        Command::Key(command) => key::key(&command),
         Command::Audit(Audit::Verify(options)) => verify::verify(&global, &options).await,
     }
 }

@@ -15,6 +15,7 @@ mod agents;
 mod cases;
 mod classes;
 mod folder;
+mod identity;
 mod input_schema;
 mod limits;
 mod models;
@@ -114,7 +115,7 @@ fn read(problems: &Problems, folder: &Path, programs: &Path) -> Option<Config> {
     if !problems.is_empty() {
         return None;
     }
-    let Root { profile, store, task_queue, limits, groups, data_classes, servers, models } = root;
+    let Root { profile, store, task_queue, limits, groups, data_classes, servers, models, identity } = root;
     let (tools, servers, models) = (tools.usable, servers.usable, models.usable);
     let registry = Registry {
         tools: tools.clone(),
@@ -126,7 +127,8 @@ fn read(problems: &Problems, folder: &Path, programs: &Path) -> Option<Config> {
     let policy = PolicyBundle::load(&sources, &registry)
         .map_err(|errors| errors.into_iter().for_each(|error| problems.policy(error)))
         .ok()?;
-    let catalog = Catalog { agents, tools, servers, models };
+    identity::check_gates(problems, &identity, &policy);
+    let catalog = Catalog { agents, tools, servers, models, identity };
     Some(Config { folder, profile, catalog, store, task_queue, limits, policy })
 }
 

@@ -239,6 +239,17 @@ fn the_gate_carries_what_its_policy_says() {
 }
 
 #[test]
+fn each_gate_is_found_where_it_is_written() {
+    let bundle = bundle(REFUNDS);
+    let gates: Vec<_> =
+        bundle.gates().map(|written| (written.gate.id.as_str(), written.span, written.source)).collect();
+    assert_eq!(gates.iter().map(|(id, ..)| *id).collect::<Vec<_>>(), ["refund.large", "refund.noted"]);
+    for (id, span, source) in gates {
+        assert!(source.text[span].starts_with(&format!("@id(\"{id}\")")), "{id}");
+    }
+}
+
+#[test]
 fn what_cannot_be_judged_is_denied_with_the_reason() {
     let bundle = bundle(REFUNDS);
     let price =

@@ -11,7 +11,7 @@ use std::{
 use futures::future::BoxFuture;
 use mandate_activities::{
     AgentActivities, Executions, Metrics, Setup,
-    executions::{LookUpError, StartedExecution},
+    executions::{LookUpError, MessageEvent, StartedExecution},
     store::{AddressKeySource, Store, StoreSettings},
 };
 use mandate_domain::{
@@ -43,6 +43,17 @@ impl Executions for FirstEvents {
     ) -> BoxFuture<'a, Result<Option<StartedExecution>, LookUpError>> {
         let key = (workflow_id.to_owned(), run_id.to_owned());
         Box::pin(async move { Ok(self.0.lock().unwrap().get(&key).cloned()) })
+    }
+
+    /// Nobody sends these executions a signal.
+    fn message<'a>(
+        &'a self,
+        _: &'a str,
+        _: &'a str,
+        _: &'a str,
+        _: u32,
+    ) -> BoxFuture<'a, Result<Option<MessageEvent>, LookUpError>> {
+        Box::pin(async { Ok(None) })
     }
 }
 
@@ -163,6 +174,8 @@ impl World {
             task_queue: task_queue.to_owned(),
             first_run_id: first.to_owned(),
             input: vec![input.into_bytes()],
+            started_ms: 0,
+            principal: None,
         };
         let key = (WORKFLOW_ID.to_owned(), run_id.to_owned());
         self.executions.0.lock().unwrap().insert(key, started);

@@ -187,7 +187,7 @@ mod tests {
             assert!(found.line().contains(expected) && found.line().contains("mandate check"), "{found:?}");
         };
         check("mandate.toml: the file is missing");
-        std::fs::write(folder.path().join("mandate.toml"), "a = 1\nb = 2\n").unwrap();
+        std::fs::write(folder.path().join("mandate.toml"), "profile = \"development\"\na = 1\nb = 2\n").unwrap();
         check("unknown key `a`");
         check("and 1 more problem(s)");
     }

@@ -1,4 +1,4 @@
-//! `mandate.toml`: profile, store, Temporal, limits, groups, data classes, tool servers, models.
+//! `mandate.toml`: profile, store, Temporal, limits, groups, data classes, tool servers, models, identity.
 
 use std::{
     collections::BTreeMap,
@@ -7,11 +7,14 @@ use std::{
     str::FromStr,
 };
 
-use mandate_activities::catalog::{ModelSettings, SecretRef, ServerSettings};
+use mandate_activities::{
+    catalog::{ModelSettings, SecretRef, ServerSettings},
+    identity::IdentitySettings,
+};
 use mandate_domain::{DataClass, GroupName, ModelName, PersonId, RunLimits, ServerName};
 
 use super::{
-    AddressKeys, Profile, StoreSettings, classes,
+    AddressKeys, Profile, StoreSettings, classes, identity,
     limits::{self, Base},
     models,
     problems::{Problems, suggestion},
@@ -32,6 +35,7 @@ pub(super) struct Root {
     pub(super) data_classes: Named<DataClass, String>,
     pub(super) servers: Named<ServerName, ServerSettings>,
     pub(super) models: Named<ModelName, ModelSettings>,
+    pub(super) identity: IdentitySettings,
 }
 
 /// Named things: the usable ones, and every name that was written, so that one that is wrong itself is not reported
@@ -59,8 +63,9 @@ pub(super) struct Folders<'a> {
 /// Reads `mandate.toml`.
 pub(super) fn read(problems: &Problems, folders: Folders<'_>) -> Option<Root> {
     let mut table = read_table(problems, folders.operating, Path::new(ROOT_FILE))?;
+    let profile = read_profile(&mut table);
     let root = Root {
-        profile: read_profile(&mut table),
+        profile,
         store: read_store(table.table("store"), folders.operating),
         task_queue: read_task_queue(table.table("temporal")),
         limits: limits::read(table.table("limits"), &Base::Defaults),
@@ -68,6 +73,7 @@ pub(super) fn read(problems: &Problems, folders: Folders<'_>) -> Option<Root> {
         data_classes: classes::read_declared(table.table("data_classes")),
         servers: read_named(table.table("servers"), |table| servers::read(table, folders)),
         models: read_named(table.table("models"), |table| models::read(table, folders.operating)),
+        identity: identity::read(&mut table, profile, folders.operating),
     };
     table.finish();
     Some(root)

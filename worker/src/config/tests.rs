@@ -14,6 +14,7 @@ use super::*;
 
 mod cases;
 mod classes;
+mod identity;
 
 const ROOT: &str = r#"
 [groups]
@@ -25,6 +26,10 @@ command = ["refunds-mcp", "--database", "var/payments.db"]
 [models.support]
 provider = "scripted"
 script = "script.toml"
+
+[identity]
+accept = ["principal"]
+workers = ["worker-1"]
 "#;
 
 const TOOL: &str = r#"
