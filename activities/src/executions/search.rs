@@ -73,17 +73,22 @@ pub(super) fn millis(event: &HistoryEvent) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use temporalio_common::protos::temporal::api::{common::v1, history::v1::*};
+    use temporalio_common::protos::temporal::api::{
+        common::v1,
+        history::v1::{
+            ActivityTaskStartedEventAttributes, WorkflowExecutionSignaledEventAttributes,
+            WorkflowExecutionStartedEventAttributes, WorkflowTaskCompletedEventAttributes,
+            WorkflowTaskScheduledEventAttributes, WorkflowTaskStartedEventAttributes,
+        },
+    };
 
     use super::*;
 
     fn event(attributes: Attributes, by: &str) -> HistoryEvent {
         let principal = (!by.is_empty()).then(|| v1::Principal { r#type: "jwt".to_owned(), name: by.to_owned() });
         let mut event = HistoryEvent { principal, attributes: Some(attributes), ..Default::default() };
-        event.event_time = Some(Default::default());
-        if let Some(time) = &mut event.event_time {
-            (time.seconds, time.nanos) = (1_700_000_000, 12_345_678);
-        }
+        let time = event.event_time.get_or_insert_default();
+        (time.seconds, time.nanos) = (1_700_000_000, 12_345_678);
         event
     }
 
@@ -96,15 +101,33 @@ mod tests {
 
     fn history() -> Vec<HistoryEvent> {
         vec![
-            event(Attributes::WorkflowExecutionStartedEventAttributes(Default::default()), "ana@acme.example"),
-            event(Attributes::WorkflowTaskScheduledEventAttributes(Default::default()), "ana@acme.example"),
-            event(Attributes::WorkflowTaskStartedEventAttributes(Default::default()), "worker-1"),
+            event(
+                Attributes::WorkflowExecutionStartedEventAttributes(WorkflowExecutionStartedEventAttributes::default()),
+                "ana@acme.example",
+            ),
+            event(
+                Attributes::WorkflowTaskScheduledEventAttributes(WorkflowTaskScheduledEventAttributes::default()),
+                "ana@acme.example",
+            ),
+            event(
+                Attributes::WorkflowTaskStartedEventAttributes(WorkflowTaskStartedEventAttributes::default()),
+                "worker-1",
+            ),
             signal("approve", "first", "bo@acme.example"),
-            event(Attributes::WorkflowTaskCompletedEventAttributes(Default::default()), "worker-2"),
+            event(
+                Attributes::WorkflowTaskCompletedEventAttributes(WorkflowTaskCompletedEventAttributes::default()),
+                "worker-2",
+            ),
             signal("steer", "other", "kim@acme.example"),
-            event(Attributes::ActivityTaskStartedEventAttributes(Default::default()), "worker-3"),
+            event(
+                Attributes::ActivityTaskStartedEventAttributes(ActivityTaskStartedEventAttributes::default()),
+                "worker-3",
+            ),
             signal("approve", "second", ""),
-            event(Attributes::WorkflowTaskStartedEventAttributes(Default::default()), "worker-4"),
+            event(
+                Attributes::WorkflowTaskStartedEventAttributes(WorkflowTaskStartedEventAttributes::default()),
+                "worker-4",
+            ),
         ]
     }
 

@@ -78,7 +78,7 @@ fn public_key_of(path: &Path) -> anyhow::Result<PublicKey> {
 /// When the file cannot be read or holds no private key; its content is never repeated.
 pub fn read_signing_key(path: &Path) -> anyhow::Result<SigningKey> {
     let text = read(path)?;
-    let mode = fs::metadata(path).map(|metadata| metadata.permissions().mode()).unwrap_or(OWNER_ONLY);
+    let mode = fs::metadata(path).map_or(OWNER_ONLY, |metadata| metadata.permissions().mode());
     if mode & 0o077 != 0 {
         output::note(format_args!("warning: others may read `{0}`: chmod 600 {0}", path.display()));
     }

@@ -204,7 +204,7 @@ fn read_keys(mut table: Table<'_>, folder: &Path) -> Keys {
         }
         for text in texts.value {
             let place = text.place.clone();
-            let Some(key) = read_key(table.problems, text, folder) else { continue };
+            let Some(key) = read_key(table.problems, &text, folder) else { continue };
             if let Some((_, owner)) = known.iter().find(|(one, _)| *one == key) {
                 let message = format!("key {} is `{owner}`'s already: a key is one person's, once", key.fingerprint());
                 table.problems.at(&place, message, "listed twice", None);
@@ -217,7 +217,7 @@ fn read_keys(mut table: Table<'_>, folder: &Path) -> Keys {
     keys
 }
 
-fn read_key(problems: &Problems, text: At<String>, folder: &Path) -> Option<PublicKey> {
+fn read_key(problems: &Problems, text: &At<String>, folder: &Path) -> Option<PublicKey> {
     let read = match text.value.strip_prefix(FILE) {
         Some(path) => {
             let path = At { value: path.to_owned(), place: text.place.clone() };

@@ -113,9 +113,10 @@ pub(super) fn claims() -> Value {
 /// The header and claims of a good token, with members replaced.
 pub(super) fn with(mut good: Value, changes: &Value) -> Value {
     for (name, value) in changes.as_object().unwrap() {
-        match value {
-            Value::Null => drop(good.as_object_mut().unwrap().remove(name)),
-            value => good[name] = value.clone(),
+        if value.is_null() {
+            good.as_object_mut().unwrap().remove(name);
+        } else {
+            good[name] = value.clone();
         }
     }
     good
