@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use mandate_domain::Digest;
 use mandate_workflows::contract::{
-    CallToolInput, CallToolOutput, CloseRunInput, CloseRunOutput, InvokeModelInput, InvokeModelOutput, OpenRunInput,
-    OpenRunOutput, ReviewApprovalInput, ReviewApprovalOutput, ReviewInstructionInput, ReviewInstructionOutput,
+    CallToolInput, CallToolOutput, CloseRunInput, CloseRunOutput, InvokeModelInput, InvokeModelOutput, NotifyInput,
+    NotifyOutput, OpenRunInput, OpenRunOutput, ReviewApprovalInput, ReviewApprovalOutput, ReviewInstructionInput,
+    ReviewInstructionOutput,
 };
 use temporalio_macros::activities;
 use temporalio_sdk::activities::{ActivityContext, ActivityError};
@@ -16,11 +17,13 @@ use crate::{
     executions::Executions,
     failure::ActivityFailure,
     governed::Governed,
+    identity::{Identities, SetUpIdentitiesError},
     metrics::Metrics,
     models::{LoadModelsError, Models},
     policy::ActivePolicy,
     store::Store,
     tools::ToolSet,
+    webhook::{BuildWebhookError, Webhook},
 };
 
 /// What a worker is made of.
@@ -47,6 +50,12 @@ pub enum SetupError {
     /// Fix the model's configuration.
     #[error("a configured model cannot be used")]
     Models(#[from] LoadModelsError),
+    /// Fix how people are proved.
+    #[error("people cannot be proved as configured")]
+    Identities(#[from] SetUpIdentitiesError),
+    /// Fix `[notify]`.
+    #[error("the webhook cannot be used")]
+    Webhook(#[from] BuildWebhookError),
     /// The operating system gives no random numbers.
     #[error("no random numbers from the operating system")]
     Random(#[from] getrandom::Error),
@@ -71,8 +80,22 @@ impl AgentActivities {
         let holder = format!("{identity}#{start}");
         let tools = ToolSet::new(catalog.servers.clone());
         let models = Models::new(catalog.models.clone())?;
+        let webhook = catalog.notify.as_ref().map(Webhook::new).transpose()?;
         let policy = policy.reporting(metrics.clone());
-        let path = Governed { store, catalog, policy, tools, models, executions, task_queue, holder, metrics };
+        let identities = Identities::new(catalog.identity.clone())?;
+        let path = Governed {
+            store,
+            catalog,
+            policy,
+            tools,
+            models,
+            webhook,
+            executions,
+            identities,
+            task_queue,
+            holder,
+            metrics,
+        };
         Ok(Self { path: Arc::new(path) })
     }
 
@@ -94,8 +117,9 @@ impl AgentActivities {
 mod bound {
     use super::{
         ActivityContext, ActivityError, ActivityFailure, AgentActivities, Arc, CallToolInput, CallToolOutput,
-        CloseRunInput, CloseRunOutput, InvokeModelInput, InvokeModelOutput, OpenRunInput, OpenRunOutput,
-        ReviewApprovalInput, ReviewApprovalOutput, ReviewInstructionInput, ReviewInstructionOutput, activities,
+        CloseRunInput, CloseRunOutput, InvokeModelInput, InvokeModelOutput, NotifyInput, NotifyOutput, OpenRunInput,
+        OpenRunOutput, ReviewApprovalInput, ReviewApprovalOutput, ReviewInstructionInput, ReviewInstructionOutput,
+        activities,
     };
 
     #[activities]
@@ -149,6 +173,15 @@ mod bound {
                 .review_instruction(&self.caller(ctx).await?, &input)
                 .await
                 .map_err(ActivityFailure::into_activity_error)
+        }
+
+        #[activity(definition = mandate_workflows::contract::Notify)]
+        pub async fn notify(
+            self: Arc<Self>,
+            ctx: ActivityContext,
+            input: NotifyInput,
+        ) -> Result<NotifyOutput, ActivityError> {
+            self.path.notify(&self.caller(ctx).await?, &input).await.map_err(ActivityFailure::into_activity_error)
         }
 
         #[activity(definition = mandate_workflows::contract::CloseRun)]

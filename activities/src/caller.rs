@@ -1,5 +1,7 @@
 //! Who asks: what the server says of the activity task, never what its input says.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use mandate_domain::Origin;
 use temporalio_sdk::activities::ActivityContext;
 
@@ -12,6 +14,7 @@ pub(crate) struct Caller {
     pub(crate) run_id: String,
     pub(crate) workflow_type: String,
     origin: Origin,
+    started_ms: u64,
     context: ActivityContext,
 }
 
@@ -31,13 +34,19 @@ impl Caller {
             attempt: info.attempt,
             worker: worker.to_owned(),
         };
-        let (Some(workflow_id), Some(run_id)) = (info.workflow_id.clone(), info.workflow_run_id.clone()) else {
+        // A server that takes activities without a workflow hands them out with the ids of none.
+        let named = |id: Option<&String>| id.filter(|id| !id.is_empty()).cloned();
+        let ids = (named(info.workflow_id.as_ref()), named(info.workflow_run_id.as_ref()));
+        let (Some(workflow_id), Some(run_id)) = ids else {
             let (activity, origin) = (info.activity_type.clone(), origin(info.activity_run_id.as_ref()));
             return Err(Orphan { activity, origin });
         };
         let origin = origin(Some(&run_id));
         let workflow_type = info.workflow_type.clone().unwrap_or_default();
-        Ok(Self { workflow_id, run_id, workflow_type, origin, context })
+        let started = info.started_time.unwrap_or_else(SystemTime::now);
+        let started_ms = started.duration_since(UNIX_EPOCH).map(|since| since.as_millis()).unwrap_or_default();
+        let started_ms = u64::try_from(started_ms).unwrap_or(u64::MAX);
+        Ok(Self { workflow_id, run_id, workflow_type, origin, started_ms, context })
     }
 
     pub(crate) fn origin(&self) -> &Origin {
@@ -47,6 +56,12 @@ impl Caller {
     /// Refuses to begin an effect of a task that was cancelled. After the intent nobody asks any more.
     pub(crate) fn not_cancelled(&self) -> Result<(), ActivityFailure> {
         if self.context.is_cancelled() { Err(ActivityFailure::Cancelled) } else { Ok(()) }
+    }
+
+    /// When this attempt was started, by the Temporal server's clock: milliseconds since 1970-01-01 UTC. What people may
+    /// still decide is told by one clock, whichever machine asks.
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.started_ms
     }
 
     pub(crate) fn context(&self) -> &ActivityContext {

@@ -5,6 +5,8 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use mandate_domain::{AgentDefinition, AgentName, ModelName, ProviderName, ServerName, ToolDefinition, ToolName};
 
+use crate::identity::IdentitySettings;
+
 /// Everything that configuration defines.
 #[derive(Debug)]
 pub struct Catalog {
@@ -16,6 +18,21 @@ pub struct Catalog {
     pub servers: BTreeMap<ServerName, ServerSettings>,
     /// Models by name.
     pub models: BTreeMap<ModelName, ModelSettings>,
+    /// What is accepted as proof of who sent a message.
+    pub identity: IdentitySettings,
+    /// The webhook that is told of requests and questions, if there is one.
+    pub notify: Option<NotifySettings>,
+}
+
+/// The webhook that is told of requests and questions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotifySettings {
+    /// Where it is.
+    pub url: String,
+    /// What messages are signed with, the current secret first. A second one is for while a secret is rotated.
+    pub secrets: Vec<SecretRef>,
+    /// Longest time that a receiver may take, in seconds.
+    pub timeout_secs: u64,
 }
 
 /// How an MCP server is started (stdio).

@@ -1,4 +1,10 @@
-//! What the Temporal server says of an execution: its first event, which nobody but the server wrote.
+//! What the Temporal server says of an execution: its first event and the messages it received, which nobody but the
+//! server wrote.
+//!
+//! With each event stands who caused it, where the server stamps that ([`Principal`]). What a payload says of its
+//! sender is a claim, and so is the `identity` of a client; a principal is neither.
+
+use std::{collections::BTreeSet, fmt};
 
 use futures::future::BoxFuture;
 use temporalio_client::{
@@ -8,12 +14,21 @@ use temporalio_client::{
 };
 use temporalio_common::protos::temporal::api::{
     common::v1::WorkflowExecution,
-    history::v1::{WorkflowExecutionStartedEventAttributes, history_event::Attributes},
-    workflowservice::v1::GetWorkflowExecutionHistoryRequest,
+    history::v1::{HistoryEvent, WorkflowExecutionStartedEventAttributes, history_event::Attributes},
+    workflowservice::v1::{GetWorkflowExecutionHistoryRequest, GetWorkflowExecutionHistoryResponse},
 };
 
+mod search;
+
+use search::{Search, millis, principal};
+
+/// Events that one request for messages asks for.
+const PAGE_EVENTS: i32 = 250;
+/// Pages that are read for one message: more events than the server lets a history have.
+const PAGES_MAX: usize = 1000;
+
 /// The first event of an execution.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct StartedExecution {
     /// Its workflow type.
     pub workflow_type: String,
@@ -23,6 +38,99 @@ pub struct StartedExecution {
     pub first_run_id: String,
     /// The data of its start inputs.
     pub input: Vec<Vec<u8>>,
+    /// When it was started, by the server's clock: milliseconds since 1970-01-01 UTC.
+    pub started_ms: u64,
+    /// Who started it, where the server stamps that.
+    pub principal: Option<Principal>,
+}
+
+impl fmt::Debug for StartedExecution {
+    /// Inputs may hold a token, so their size alone is printed.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StartedExecution")
+            .field("workflow_type", &self.workflow_type)
+            .field("task_queue", &self.task_queue)
+            .field("first_run_id", &self.first_run_id)
+            .field("input_bytes", &self.input.iter().map(Vec::len).sum::<usize>())
+            .field("started_ms", &self.started_ms)
+            .field("principal", &self.principal)
+            .finish()
+    }
+}
+
+impl StartedExecution {
+    /// The start as the message that it is.
+    #[must_use]
+    pub fn message(&self) -> MessageEvent {
+        MessageEvent {
+            time_ms: self.started_ms,
+            principal: self.principal.clone(),
+            carries_principal: true,
+            payload: self.input.first().cloned().unwrap_or_default(),
+            worker_principals: BTreeSet::new(),
+        }
+    }
+}
+
+/// Who caused an event, by the server's word. Stamped by server 1.32 and later with
+/// `frontend.enablePrincipalPropagation`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Principal {
+    /// How the server knows: `jwt`, or `temporal` for the server itself.
+    pub kind: String,
+    /// Who it is in that way: the subject of a token.
+    pub name: String,
+}
+
+impl Principal {
+    /// Whether this is the server itself, or whoever reached its internal port: everybody there is an administrator
+    /// without a name.
+    #[must_use]
+    pub fn is_internal(&self) -> bool {
+        self.kind == "temporal"
+    }
+}
+
+impl fmt::Display for Principal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.kind, self.name)
+    }
+}
+
+/// A message as the server accepted it: a signal, or an update.
+#[derive(Clone, PartialEq, Eq)]
+pub struct MessageEvent {
+    /// When, by the server's clock: milliseconds since 1970-01-01 UTC.
+    pub time_ms: u64,
+    /// Who sent it, where the server stamps that.
+    pub principal: Option<Principal>,
+    /// Whether events of this kind say who sent them. Those of updates name the worker.
+    pub carries_principal: bool,
+    /// The data of its first argument.
+    pub payload: Vec<u8>,
+    /// Names of the principals that polled as workers before it.
+    pub worker_principals: BTreeSet<String>,
+}
+
+impl MessageEvent {
+    /// An update, which was accepted at this time. Its events do not say who sent it.
+    #[must_use]
+    pub fn of_update(time_ms: u64, payload: Vec<u8>) -> Self {
+        Self { time_ms, principal: None, carries_principal: false, payload, worker_principals: BTreeSet::new() }
+    }
+}
+
+impl fmt::Debug for MessageEvent {
+    /// The payload may hold a token, so its size alone is printed.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MessageEvent")
+            .field("time_ms", &self.time_ms)
+            .field("principal", &self.principal)
+            .field("carries_principal", &self.carries_principal)
+            .field("payload_bytes", &self.payload.len())
+            .field("worker_principals", &self.worker_principals)
+            .finish()
+    }
 }
 
 /// The server did not say. Try again.
@@ -44,7 +152,7 @@ pub enum LookUpError {
     },
 }
 
-/// Where first events come from.
+/// Where events come from.
 pub trait Executions: Send + Sync {
     /// The first event of an execution; none if the server knows no such execution.
     fn started<'a>(
@@ -52,11 +160,28 @@ pub trait Executions: Send + Sync {
         workflow_id: &'a str,
         run_id: &'a str,
     ) -> BoxFuture<'a, Result<Option<StartedExecution>, LookUpError>>;
+
+    /// The `ordinal`-th signal of this name in the execution, the first being 1; none if there are not so many.
+    fn message<'a>(
+        &'a self,
+        workflow_id: &'a str,
+        run_id: &'a str,
+        name: &'a str,
+        ordinal: u32,
+    ) -> BoxFuture<'a, Result<Option<MessageEvent>, LookUpError>>;
 }
 
 /// The Temporal server that the worker is connected to.
 pub struct ServerExecutions {
     client: Client,
+}
+
+/// A page of a history that is asked for.
+struct Page<'a> {
+    workflow_id: &'a str,
+    run_id: &'a str,
+    size: i32,
+    token: Vec<u8>,
 }
 
 impl ServerExecutions {
@@ -66,36 +191,73 @@ impl ServerExecutions {
         Self { client }
     }
 
-    async fn first_event(&self, workflow_id: &str, run_id: &str) -> Result<Option<StartedExecution>, LookUpError> {
+    /// One page; none if the server knows no such execution.
+    async fn page(&self, page: Page<'_>) -> Result<Option<GetWorkflowExecutionHistoryResponse>, LookUpError> {
+        let (workflow_id, run_id) = (page.workflow_id.to_owned(), page.run_id.to_owned());
         let request = GetWorkflowExecutionHistoryRequest {
             namespace: self.client.namespace(),
-            execution: Some(WorkflowExecution { workflow_id: workflow_id.to_owned(), run_id: run_id.to_owned() }),
-            maximum_page_size: 1,
+            execution: Some(WorkflowExecution { workflow_id, run_id }),
+            maximum_page_size: page.size,
+            next_page_token: page.token,
             ..Default::default()
         };
-        let run_id = run_id.to_owned();
         let answer =
             WorkflowService::get_workflow_execution_history(&mut self.client.clone(), request.into_request()).await;
-        let response = match answer {
-            Ok(response) => response.into_inner(),
-            Err(status) if matches!(status.code(), Code::NotFound | Code::InvalidArgument) => return Ok(None),
-            Err(status) => return Err(LookUpError::Failed { run_id, reason: status.message().to_owned() }),
+        match answer {
+            Ok(response) => Ok(Some(response.into_inner())),
+            Err(status) if matches!(status.code(), Code::NotFound | Code::InvalidArgument) => Ok(None),
+            Err(status) => {
+                Err(LookUpError::Failed { run_id: page.run_id.to_owned(), reason: status.message().to_owned() })
+            }
+        }
+    }
+
+    async fn first_event(&self, workflow_id: &str, run_id: &str) -> Result<Option<StartedExecution>, LookUpError> {
+        let Some(response) = self.page(Page { workflow_id, run_id, size: 1, token: Vec::new() }).await? else {
+            return Ok(None);
         };
         let event = response.history.and_then(|history| history.events.into_iter().next());
-        match event.and_then(|event| event.attributes) {
-            Some(Attributes::WorkflowExecutionStartedEventAttributes(started)) => Ok(Some(read(started))),
-            Some(_) | None => Err(LookUpError::NotStarted { run_id }),
+        let not_started = || LookUpError::NotStarted { run_id: run_id.to_owned() };
+        event.and_then(read).map(Some).ok_or_else(not_started)
+    }
+
+    async fn nth_signal(
+        &self,
+        workflow_id: &str,
+        run_id: &str,
+        mut search: Search<'_>,
+    ) -> Result<Option<MessageEvent>, LookUpError> {
+        let mut token = Vec::new();
+        for _ in 0..PAGES_MAX {
+            let page = Page { workflow_id, run_id, size: PAGE_EVENTS, token };
+            let Some(response) = self.page(page).await? else { return Ok(None) };
+            let events = response.history.map(|history| history.events).unwrap_or_default();
+            if let Some(found) = events.into_iter().find_map(|event| search.look_at(event)) {
+                return Ok(Some(found));
+            }
+            token = response.next_page_token;
+            if token.is_empty() {
+                return Ok(None);
+            }
         }
+        let reason = format!("it has more than {PAGES_MAX} pages");
+        Err(LookUpError::Failed { run_id: run_id.to_owned(), reason })
     }
 }
 
-fn read(started: WorkflowExecutionStartedEventAttributes) -> StartedExecution {
-    StartedExecution {
-        workflow_type: started.workflow_type.map(|kind| kind.name).unwrap_or_default(),
-        task_queue: started.task_queue.map(|queue| queue.name).unwrap_or_default(),
-        first_run_id: started.first_execution_run_id,
-        input: started.input.map(|input| input.payloads.into_iter().map(|one| one.data).collect()).unwrap_or_default(),
-    }
+fn read(event: HistoryEvent) -> Option<StartedExecution> {
+    let (started_ms, principal) = (millis(&event), principal(&event));
+    let Some(Attributes::WorkflowExecutionStartedEventAttributes(started)) = event.attributes else { return None };
+    let WorkflowExecutionStartedEventAttributes { workflow_type, task_queue, input, first_execution_run_id, .. } =
+        started;
+    Some(StartedExecution {
+        workflow_type: workflow_type.map(|kind| kind.name).unwrap_or_default(),
+        task_queue: task_queue.map(|queue| queue.name).unwrap_or_default(),
+        first_run_id: first_execution_run_id,
+        input: input.map(|input| input.payloads.into_iter().map(|one| one.data).collect()).unwrap_or_default(),
+        started_ms,
+        principal,
+    })
 }
 
 impl Executions for ServerExecutions {
@@ -105,5 +267,15 @@ impl Executions for ServerExecutions {
         run_id: &'a str,
     ) -> BoxFuture<'a, Result<Option<StartedExecution>, LookUpError>> {
         Box::pin(self.first_event(workflow_id, run_id))
+    }
+
+    fn message<'a>(
+        &'a self,
+        workflow_id: &'a str,
+        run_id: &'a str,
+        name: &'a str,
+        ordinal: u32,
+    ) -> BoxFuture<'a, Result<Option<MessageEvent>, LookUpError>> {
+        Box::pin(self.nth_signal(workflow_id, run_id, Search::new(name, ordinal)))
     }
 }

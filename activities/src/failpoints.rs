@@ -15,7 +15,7 @@ use nix::{
 };
 
 /// All points, in the order in which a run with one tool call passes them.
-pub const ALL: [&str; 14] = [
+pub const ALL: [&str; 22] = [
     "open.before_commit",
     "open.after_commit",
     "model.before_intent",
@@ -28,6 +28,14 @@ pub const ALL: [&str; 14] = [
     "tool.after_outcome",
     "review.before_commit",
     "review.after_commit",
+    "question.before_commit",
+    "question.after_commit",
+    "instruction.before_commit",
+    "instruction.after_commit",
+    "notice.before_intent",
+    "notice.after_intent",
+    "notice.after_effect",
+    "notice.after_outcome",
     "close.before_commit",
     "close.after_commit",
 ];

@@ -11,9 +11,11 @@ use temporalio_sdk::activities::ActivityError;
 use crate::{
     clock::ReadClockError,
     executions::LookUpError,
+    identity::IdentityUnavailable,
     models::ModelError,
     store::StoreError,
     tools::{CallToolError, PrepareToolError},
+    webhook::SendWebhookError,
 };
 
 /// Why an activity has no answer.
@@ -35,6 +37,8 @@ pub(crate) enum ActivityFailure {
     Tool(#[from] CallToolError),
     #[error(transparent)]
     Model(#[from] ModelError),
+    #[error(transparent)]
+    Webhook(#[from] SendWebhookError),
     /// Another attempt may be performing the effect right now.
     #[error("`{effect}` is claimed by worker `{holder}`; trying again when the claim has run out")]
     Claimed { effect: EffectId, holder: String, wait: Duration },
@@ -55,6 +59,11 @@ pub(crate) enum ActivityFailure {
     /// Recorded before it is returned.
     #[error("`{by}` may not start agent `{agent}`: {reason}")]
     StartDenied { by: PersonId, agent: AgentName, reason: String },
+    /// Recorded before it is returned.
+    #[error("agent `{agent}` is not started: {reason}")]
+    StarterUnproved { agent: AgentName, reason: String },
+    #[error("it cannot be proved now who sent this")]
+    Identity(#[from] IdentityUnavailable),
     #[error("cancelled before anything was begun")]
     Cancelled,
 }
@@ -80,6 +89,7 @@ impl ActivityFailure {
             Self::Tool(CallToolError::NotSent { .. }) => ("NotSent", Verdict::Again(None)),
             Self::Tool(CallToolError::OutcomeUnknown { .. }) => ("NoAnswer", Verdict::Again(None)),
             Self::Model(error) => model_verdict(error),
+            Self::Webhook(error) => webhook_verdict(error),
             Self::Claimed { wait, .. } => ("Claimed", Verdict::Again(Some(*wait))),
             Self::NotSettled { wait, .. } => ("NotSettled", Verdict::Again(Some(*wait))),
             Self::NoWorkflow { .. } => ("NoWorkflow", Verdict::Never),
@@ -87,7 +97,8 @@ impl ActivityFailure {
             Self::InvalidInput { .. } => ("InvalidInput", Verdict::Never),
             Self::UnknownAgent { .. } => ("UnknownAgent", Verdict::Never),
             Self::BrokenAgent { .. } => ("BrokenAgent", Verdict::Never),
-            Self::StartDenied { .. } => ("StartDenied", Verdict::Never),
+            Self::StartDenied { .. } | Self::StarterUnproved { .. } => ("StartDenied", Verdict::Never),
+            Self::Identity(_) => ("IdentityUnavailable", Verdict::Again(None)),
             Self::Cancelled => ("Cancelled", Verdict::Never),
         }
     }
@@ -116,6 +127,16 @@ fn model_verdict(error: &ModelError) -> (&'static str, Verdict) {
         ModelError::Unreachable { .. } => ("ModelUnreachable", Verdict::Again(None)),
         ModelError::Protocol { .. } => ("BrokenAnswer", Verdict::Again(None)),
         ModelError::Refused { .. } => ("ModelRefused", Verdict::Never),
+    }
+}
+
+/// Whatever a webhook refuses for good is an outcome. A secret that is missing is mended while it is tried again.
+fn webhook_verdict(error: &SendWebhookError) -> (&'static str, Verdict) {
+    match error {
+        SendWebhookError::NoSecret(_) | SendWebhookError::BadSecret { .. } => ("NoSecret", Verdict::Again(None)),
+        SendWebhookError::NotSent { .. } => ("NotSent", Verdict::Again(None)),
+        SendWebhookError::Unanswered { .. } => ("WebhookUnreachable", Verdict::Again(None)),
+        SendWebhookError::Unavailable { retry_after, .. } => ("WebhookUnavailable", Verdict::Again(*retry_after)),
     }
 }
 

@@ -23,11 +23,13 @@ use crate::{
     executions::Executions,
     failure::ActivityFailure,
     guards::{Guard, on},
+    identity::Identities,
     metrics::Metrics,
     models::Models,
     policy::ActivePolicy,
     store::{RunRow, Store, Tx},
     tools::ToolSet,
+    webhook::Webhook,
 };
 
 mod admission;
@@ -36,13 +38,18 @@ mod call_tool;
 mod claim;
 mod close_run;
 mod ends;
+mod identify;
 mod invoke_model;
 mod judge;
+mod notify;
 mod open_run;
 pub mod permit;
+mod prove_start;
+mod questions;
 mod reconcile;
 mod review_approval;
 mod review_instruction;
+mod revise;
 mod view;
 
 pub use permit::{ClaimRanOut, RecordedPermit};
@@ -60,7 +67,10 @@ pub(crate) struct Governed {
     pub(crate) policy: ActivePolicy,
     pub(crate) tools: ToolSet,
     pub(crate) models: Models,
+    pub(crate) webhook: Option<Webhook>,
     pub(crate) executions: Arc<dyn Executions>,
+    /// How people are proved.
+    pub(crate) identities: Identities,
     /// The task queue that agent runs are started on.
     pub(crate) task_queue: String,
     /// Unique for each start of a worker.

@@ -76,7 +76,8 @@ guards! {
     /// What policy denies is not performed.
     PolicyDeny = "policy-deny": [
         "amount_above_the_ceiling", "policy_tightened_while_waiting", "currency_without_permit", "model_without_permit",
-        "policy_applied_while_waiting", "transcript_for_a_provider_that_may_not_see_it", "many_small_refunds_at_once"
+        "policy_applied_while_waiting", "transcript_for_a_provider_that_may_not_see_it", "many_small_refunds_at_once",
+        "edit_above_the_ceiling"
     ],
     /// The bundle in force is what was applied.
     BundleAsApplied = "bundle-as-applied": ["forged_policy_bundle"],
@@ -86,10 +87,40 @@ guards! {
     ApprovalBound = "approval-bound": ["approval_of_one_call_opens_no_other", "arguments_changed_after_approval"],
     /// An effect that was claimed for one tool and input is not performed with another.
     EffectBound = "effect-bound": ["effect_claimed_for_something_else"],
+    /// An approval is used before its request's time is over.
+    ApprovalInTime = "approval-in-time": ["approval_used_after_its_time"],
+    /// A decision counts that was accepted before its request's time was over.
+    Deadline = "deadline": ["decision_after_the_deadline"],
+    /// Who sent a message is proved by a way that configuration accepts.
+    Proved = "proved": [
+        "decision_without_a_proof", "decision_signed_by_another_key", "decision_signed_for_other_arguments",
+        "decision_signed_for_the_other_verdict", "decision_signed_for_another_request", "decision_for_last_weeks_run",
+        "token_of_another_issuer", "token_for_another_audience", "token_expired", "token_for_another_request",
+        "token_signed_by_another_key", "token_with_an_algorithm_of_its_own", "token_of_somebody_else",
+        "principal_of_somebody_else", "principal_of_a_worker", "principal_of_the_server_itself",
+        "decision_by_a_batch", "decision_by_an_update",
+        "answer_without_a_proof", "pause_without_a_proof", "resolution_without_a_proof"
+    ],
+    /// A signature or a token is good once.
+    ProofOnce = "proof-once": ["token_used_again_to_approve", "token_used_again_to_reject", "pause_sent_again", "start_sent_again"],
+    /// Claims hold neither a quorum nor four eyes.
+    ProofNeeded = "proof-needed": ["quorum_by_claims"],
+    /// In a production folder whoever starts a run is proved, and whom it acts for.
+    StarterProved = "starter-proved": [
+        "start_without_a_proof", "start_signed_for_another_prompt", "start_signed_for_another_workflow"
+    ],
+    /// Arguments that an approver puts in place of the model's fit the tool's schema.
+    EditFits = "edit-fits": ["edit_that_breaks_the_schema", "edit_with_arguments_of_another_tool"],
+    /// Policy lets this person answer, steer, pause and resume.
+    Instructor = "instructor": [
+        "answer_by_an_outsider", "steer_by_an_outsider", "pause_by_an_outsider", "resume_by_an_outsider"
+    ],
+    /// The model reads instructions that were accepted, each once.
+    InstructionAccepted = "instruction-accepted": ["instruction_that_nobody_accepted"],
     /// Only members of the gate's groups decide.
     ApproverGroup = "approver-group": ["approval_by_an_outsider"],
     /// Nobody decides about what they asked for.
-    FourEyes = "four-eyes": ["approval_by_the_requester"],
+    FourEyes = "four-eyes": ["approval_by_the_requester", "approval_by_the_starter", "approval_by_the_editor"],
     /// One person, one vote.
     OneVote = "one-vote": ["second_vote_of_one_person"],
     /// A request that was decided stays so.
@@ -143,5 +174,6 @@ pub(crate) fn refuses(broken: &RefuseDecision) -> bool {
         RefuseDecision::NotAnApprover { .. } => Guard::ApproverGroup,
         RefuseDecision::FourEyes { .. } => Guard::FourEyes,
         RefuseDecision::SecondVote { .. } => Guard::OneVote,
+        RefuseDecision::Unproved { .. } => Guard::ProofNeeded,
     })
 }

@@ -9,6 +9,7 @@ pub mod executions;
 pub mod failpoints;
 pub mod governed;
 pub mod guards;
+pub mod identity;
 pub mod metrics;
 pub mod models;
 pub mod operator;
@@ -16,6 +17,7 @@ pub mod policy;
 pub mod secrets;
 pub mod store;
 pub mod tools;
+pub mod webhook;
 
 mod caller;
 mod failure;
@@ -23,4 +25,5 @@ mod heartbeat;
 
 pub use agent_activities::{AgentActivities, Setup, SetupError};
 pub use executions::{Executions, ServerExecutions};
+pub use identity::{Identities, IdentitySettings};
 pub use metrics::Metrics;

@@ -19,6 +19,8 @@ pub enum DecidedAction {
     CallTool,
     /// A model call.
     InvokeModel,
+    /// A notice to the webhook.
+    Notify,
 }
 
 /// What became of an effect.
@@ -26,7 +28,7 @@ pub enum DecidedAction {
 pub enum EffectResult {
     /// It was answered, by itself or by its check tool.
     Answered,
-    /// It was answered with an error, or the model refused.
+    /// It was answered with an error, or the model or the webhook refused.
     Error,
     /// It was claimed, and nothing was sent.
     NotSent,
@@ -51,12 +53,13 @@ struct Instruments {
 }
 
 impl DecidedAction {
-    const ALL: [Self; 2] = [Self::CallTool, Self::InvokeModel];
+    const ALL: [Self; 3] = [Self::CallTool, Self::InvokeModel, Self::Notify];
 
     fn label(self) -> &'static str {
         match self {
             Self::CallTool => "call_tool",
             Self::InvokeModel => "invoke_model",
+            Self::Notify => "notify",
         }
     }
 }
@@ -66,6 +69,7 @@ impl From<EffectId> for DecidedAction {
         match effect {
             EffectId::Tool(_) => Self::CallTool,
             EffectId::Model(_) => Self::InvokeModel,
+            EffectId::Notice(_) => Self::Notify,
         }
     }
 }
@@ -90,7 +94,7 @@ impl EffectResult {
 
 const OUTCOMES: [DecisionOutcome; 3] =
     [DecisionOutcome::Allow, DecisionOutcome::Deny, DecisionOutcome::RequireApproval];
-const EFFECT_KINDS: [&str; 2] = ["tool", "model"];
+const EFFECT_KINDS: [&str; 3] = ["tool", "model", "notice"];
 
 fn outcome_label(outcome: DecisionOutcome) -> &'static str {
     match outcome {
@@ -104,6 +108,7 @@ fn kind_label(effect: EffectId) -> &'static str {
     match effect {
         EffectId::Tool(_) => "tool",
         EffectId::Model(_) => "model",
+        EffectId::Notice(_) => "notice",
     }
 }
 
@@ -243,7 +248,7 @@ mod tests {
     #[tokio::test]
     async fn every_counter_is_there_with_0_before_anything_happened() {
         let lines = served(|_| {}).await;
-        assert_eq!(lines.len(), 6 + 8 + 1, "{lines:#?}");
+        assert_eq!(lines.len(), 9 + 12 + 1, "{lines:#?}");
         assert!(lines.iter().all(|line| line.ends_with(" 0")), "{lines:#?}");
     }
 
@@ -256,6 +261,9 @@ mod tests {
             metrics.decision_took(Duration::from_millis(2));
             metrics.effect_ended(tool, EffectResult::of_answer(true));
             metrics.effect_ended(model, EffectResult::NotSent);
+            let notice = EffectId::Notice("r1.asked".parse().unwrap());
+            metrics.decided(notice.into(), DecisionOutcome::Allow);
+            metrics.effect_ended(notice, EffectResult::Answered);
             metrics.policy_bundle_in_use(7);
             metrics.policy_load_failed();
             metrics.policy_bundle_stale();
@@ -267,6 +275,8 @@ mod tests {
             "mandate_decision_seconds_count 1",
             r#"mandate_effects_total{kind="tool",result="error"} 1"#,
             r#"mandate_effects_total{kind="model",result="not_sent"} 1"#,
+            r#"mandate_decisions_total{action="notify",outcome="allow"} 1"#,
+            r#"mandate_effects_total{kind="notice",result="answered"} 1"#,
             "mandate_policy_bundle_version 7",
             "mandate_policy_load_failures_total 1",
             "mandate_policy_bundle_stale 1",

@@ -41,7 +41,7 @@ pub enum ParseSecretRefError {
 #[derive(Debug, thiserror::Error)]
 pub enum ResolveSecretError {
     /// The environment variable is not set or is not UTF-8.
-    #[error("the secret `{reference}` is not set in the worker's environment, or is not text")]
+    #[error("the secret `{reference}` is not set in this program's environment, or is not text")]
     EnvMissing {
         /// The reference.
         reference: SecretRef,
@@ -131,16 +131,24 @@ impl SecretRef {
     /// # Errors
     /// [`ResolveSecretError`], which names the reference and never the secret.
     pub async fn resolve(&self) -> Result<SecretString, ResolveSecretError> {
-        self.resolve_within(EXEC_TIMEOUT).await
+        self.resolve_with(&[], EXEC_TIMEOUT).await
     }
 
-    async fn resolve_within(&self, limit: Duration) -> Result<SecretString, ResolveSecretError> {
+    /// The same, where a program that supplies the secret gets further environment variables, and this much time.
+    ///
+    /// # Errors
+    /// [`ResolveSecretError`], which names the reference and never the secret.
+    pub async fn resolve_with(
+        &self,
+        environment: &[(&str, &str)],
+        limit: Duration,
+    ) -> Result<SecretString, ResolveSecretError> {
         let bytes = match self {
             Self::Env(name) => std::env::var(name)
                 .map_err(|_| ResolveSecretError::EnvMissing { reference: self.clone() })?
                 .into_bytes(),
             Self::File(path) => self.read(path).await?,
-            Self::Exec(words) => timeout(limit, self.run(words))
+            Self::Exec(words) => timeout(limit, self.run(words, environment))
                 .await
                 .map_err(|_| ResolveSecretError::ExecTimedOut { reference: self.clone(), limit })??,
         };
@@ -162,12 +170,13 @@ impl SecretRef {
         read_at_most(file, SECRET_BYTES_MAX + 2).await.map_err(unreadable)
     }
 
-    async fn run(&self, words: &[String]) -> Result<Vec<u8>, ResolveSecretError> {
+    async fn run(&self, words: &[String], environment: &[(&str, &str)]) -> Result<Vec<u8>, ResolveSecretError> {
         let failed = |source| ResolveSecretError::ExecFailed { reference: self.clone(), source };
         let refused = || ResolveSecretError::NotUsable { reference: self.clone() };
         let (program, args) = words.split_first().ok_or_else(refused)?;
         let mut child = Command::new(program)
             .args(args)
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -264,8 +273,15 @@ mod tests {
     #[tokio::test]
     async fn a_program_that_does_not_end_is_stopped() {
         let reference = SecretRef::parse("exec:sleep 600").unwrap();
-        let error = reference.resolve_within(Duration::from_millis(20)).await.unwrap_err();
+        let error = reference.resolve_with(&[], Duration::from_millis(20)).await.unwrap_err();
         assert!(matches!(error, ResolveSecretError::ExecTimedOut { .. }), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_program_gets_what_is_added_to_its_environment() {
+        let reference = SecretRef::parse("exec:printenv MANDATE_NONCE").unwrap();
+        let secret = reference.resolve_with(&[("MANDATE_NONCE", "0a1b")], EXEC_TIMEOUT).await.unwrap();
+        assert_eq!(secret.expose_secret(), "0a1b");
     }
 
     #[test]

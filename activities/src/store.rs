@@ -18,12 +18,15 @@ mod effects;
 mod facts;
 mod inspect;
 mod keys;
+mod notices;
 mod open;
 mod own;
 mod policy;
+mod questions;
 mod reads;
 mod requests;
 mod rows;
+mod sayings;
 mod tenants;
 mod transcript;
 mod tx;
@@ -34,8 +37,10 @@ pub use keys::AddressKeySource;
 pub use open::StoreSettings;
 pub(crate) use own::{NewBundle, OwnTx, bounded};
 pub use policy::{BundleRow, BundleSummary};
+pub use questions::{QuestionRow, QuestionState};
 pub use reads::{ReplyRow, RunRow, RunSummary};
-pub use requests::{RequestRow, RequestState};
+pub use requests::{MadeRequest, RequestRow, RequestState};
+pub use sayings::{InstructionRow, RevisionRow};
 pub use tx::{Appended, NewRun, Tx};
 
 /// A handle on the store. Cheap to clone.

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Address, AgentName, ChainHead, Content, Digest, Evidence, ModelName, PersonId, Proof, RunChain, StoreId, ToolCallId,
-    ToolName, Usage,
+    Address, AgentName, ChainHead, Content, Digest, Evidence, ModelName, PersonId, Proof, RunChain, StoreId,
+    ToolCallId, ToolName, Usage,
 };
 
 /// Largest prompt that a start input may carry, in bytes. The same bound holds for a final answer shown inline.
@@ -132,6 +132,9 @@ pub struct OpenedRun {
     pub limits: RunLimits,
     /// Address of the transcript so far: system message and prompt.
     pub transcript: Address,
+    /// Who started it, if it was somebody else than the person it acts for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub starter: Option<PersonId>,
     /// How the person it acts for was proved.
     #[serde(default = "claimed", skip_serializing_if = "is_claimed")]
     pub proof: Proof,

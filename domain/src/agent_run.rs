@@ -5,7 +5,7 @@
 //! | --- | --- | --- |
 //! | `Opening` | `Opened` | `Thinking` |
 //! | `Thinking` | `ModelReplied` with calls | `Acting` |
-//! | `Thinking` | `ModelReplied` without calls | `Closing` (Completed) |
+//! | `Thinking` | `ModelReplied` without calls | `Closing` (Completed), or `Acting` while a person's word or a pause is open |
 //! | `Acting` | every call has its one result | `Thinking`, or `Resting` when it is time to continue as new |
 //! | `Resting` | continued, or anything that arrives first | `Thinking` |
 //! | any but the last two | halt, cancel, a bound, a failure | `Stopping`, and `Closing` when nothing is under way |
@@ -32,13 +32,15 @@ mod ending;
 mod instructions;
 mod notices;
 mod questions;
+mod waiting;
 
 pub use crate::audit::NoticeId;
-pub use approvals::WaitingRequest;
 pub use call::{Call, CallState};
 pub use command::{Closing, Command, Subject, Timer, Word};
 pub use event::{Answer, Event, Failure, HaltRequest, Ticket};
+pub use instructions::MessageAnswer;
 pub use questions::WaitingQuestion;
+pub use waiting::WaitingRequest;
 
 use approvals::Approvals;
 use ending::Stop;
@@ -226,7 +228,7 @@ impl AgentRun {
             {
                 self.next_turn(moment, commands);
             }
-            Phase::Acting if moment.history_is_long && self.nothing_under_way() => {
+            Phase::Acting | Phase::Resting if moment.history_is_long && self.nothing_under_way() => {
                 if self.notices_put_off(commands) {
                     commands.push(Command::ContinueAsNew);
                 }

@@ -3,11 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::{
-    Address, Content, GroupName, PersonId, PolicyId, RequestId, ToolCallId,
-    audit::Proof,
-    proof::Evidence,
-};
+use crate::{Address, Content, GroupName, PersonId, PolicyId, RequestId, ToolCallId, audit::Proof, proof::Evidence};
 
 /// A gate as its policy describes it. The description grants nothing: after the decisions policy is evaluated again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,9 +62,12 @@ impl Gate {
     /// The groups whose members may decide now.
     #[must_use]
     pub fn deciders(&self, escalated: bool) -> Vec<GroupName> {
-        let further = self.escalation.iter().filter(|_| escalated).flat_map(|escalation| &escalation.to);
-        let mut groups: Vec<GroupName> = self.approvers.iter().chain(further).cloned().collect();
-        groups.dedup();
+        let mut groups = self.approvers.clone();
+        for group in self.escalation.iter().filter(|_| escalated).flat_map(|escalation| &escalation.to) {
+            if !groups.contains(group) {
+                groups.push(group.clone());
+            }
+        }
         groups
     }
 }
@@ -248,7 +247,9 @@ pub enum RefuseDecision {
         by: PersonId,
     },
     /// A claim cannot tell two people apart.
-    #[error("this gate asks for {asks}, and the word of whoever sends a decision cannot prove that; configure `[identity]`")]
+    #[error(
+        "this gate asks for {asks}, and the word of whoever sends a decision cannot prove that; configure `[identity]`"
+    )]
     Unproved {
         /// What the gate asks for.
         asks: &'static str,
@@ -288,6 +289,8 @@ pub struct Decider<'a> {
     pub proof: Proof,
     /// The groups they are in.
     pub member_of: &'a [GroupName],
+    /// What they decided.
+    pub verdict: Verdict,
 }
 
 /// What a gate asks for that claims cannot hold: more than one person, or one who is no party.
@@ -327,7 +330,8 @@ pub fn admit_decision(
             broken.push(RefuseDecision::FourEyes { by: by.clone(), role });
         }
     }
-    if approved_by.contains(by) {
+    // Whoever approved may still reject: one rejection ends it.
+    if decider.verdict == Verdict::Approve && approved_by.contains(by) {
         broken.push(RefuseDecision::SecondVote { by: by.clone() });
     }
     if let Some(asks) = needs_proof(gate).filter(|_| decider.proof == Proof::Claimed) {
@@ -387,6 +391,17 @@ mod tests {
     }
 
     fn check_at(gate: &Gate, proof: Proof, by: &str, groups: &[&str], approved_by: &[&str]) -> Vec<String> {
+        check_verdict(gate, Verdict::Approve, proof, by, groups, approved_by)
+    }
+
+    fn check_verdict(
+        gate: &Gate,
+        verdict: Verdict,
+        proof: Proof,
+        by: &str,
+        groups: &[&str],
+        approved_by: &[&str],
+    ) -> Vec<String> {
         let parties = Parties {
             requester: person("ana"),
             agent_owner: person("owner"),
@@ -396,7 +411,7 @@ mod tests {
         let groups: Vec<_> = groups.iter().map(|name| group(name)).collect();
         let approved: Vec<_> = approved_by.iter().map(|p| person(p)).collect();
         let by = person(by);
-        let decider = Decider { by: &by, proof, member_of: &groups };
+        let decider = Decider { by: &by, proof, member_of: &groups, verdict };
         let admitted = admit_decision(gate, false, decider, &parties, &approved);
         admitted.err().unwrap_or_default().iter().map(ToString::to_string).collect()
     }
@@ -410,6 +425,8 @@ mod tests {
         assert_eq!(check("bo", &["finance-leads"], &[]), Vec::<String>::new());
         assert_eq!(check("bo", &["finance-leads"], &["eve"]), Vec::<String>::new());
         assert_eq!(check("bo", &["finance-leads"], &["bo"]), ["`bo` has approved this request already"]);
+        let rejects = check_verdict(&gate(), Verdict::Reject, Proof::Key, "bo", &["finance-leads"], &["bo"]);
+        assert_eq!(rejects, Vec::<String>::new(), "whoever approved may think better of it");
         assert_eq!(check("bo", &["sales"], &[]), ["`bo` is in none of the approver groups (finance-leads)"]);
         let parties = [
             ("ana", "the person the run acts for"),
@@ -440,7 +457,8 @@ mod tests {
 
     #[test]
     fn a_gate_of_an_older_record_is_read() {
-        let older = r#"{"id":"g","approvers":["a"],"quorum":1,"four_eyes":["requester"],"expires_secs":60,"reason":"r"}"#;
+        let older =
+            r#"{"id":"g","approvers":["a"],"quorum":1,"four_eyes":["requester"],"expires_secs":60,"reason":"r"}"#;
         let gate: Gate = serde_json::from_str(older).unwrap();
         assert_eq!((gate.remind_secs, gate.on_expiry), (None, OnExpiry::Deny));
         assert_eq!(serde_json::to_string(&gate).unwrap(), older);

@@ -13,7 +13,7 @@ mod notice;
 pub mod verify;
 
 pub use body::RecordBody;
-pub use notice::{Noticed, NoticeId, NoticeKind};
+pub use notice::{NoticeId, NoticeKind, Noticed};
 
 /// Number of records and hash of the last one: where a chain stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

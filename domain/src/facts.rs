@@ -19,7 +19,7 @@ pub struct RunFacts {
     pub tokens: i64,
     /// Cost of all recorded replies, in millionths of the organisation's currency.
     pub model_cost_micros: i64,
-    /// Effects that policy denied.
+    /// Calls of tools and models that policy denied.
     pub denials: i64,
     /// Classes that each reply carries: those of everything that its model had read.
     replies: BTreeMap<u32, BTreeSet<DataClass>>,
@@ -79,9 +79,6 @@ impl RunFacts {
             RecordBody::Intent { effect: EffectId::Tool(call), target, amounts, cost_micros, epoch, .. } => {
                 self.call(*call, target, amounts, *cost_micros).epochs.insert(*epoch);
             }
-            // Nobody is limited in being told.
-            RecordBody::Intent { effect: EffectId::Notice(_), .. }
-            | RecordBody::NotSent { effect: EffectId::Notice(_), .. } => {}
             RecordBody::NotSent { effect: EffectId::Model(_), .. } => {
                 self.model_calls = self.model_calls.saturating_sub(1);
             }
@@ -121,10 +118,17 @@ impl RunFacts {
                     }
                 }
             }
-            RecordBody::Decision { outcome: DecisionOutcome::Deny, .. } => {
+            RecordBody::Decision {
+                effect: EffectId::Tool(_) | EffectId::Model(_),
+                outcome: DecisionOutcome::Deny,
+                ..
+            } => {
                 self.denials = self.denials.saturating_add(1);
             }
-            RecordBody::Decision { .. }
+            // Nobody is limited in being told, so what is about a notice counts for nothing.
+            RecordBody::Intent { effect: EffectId::Notice(_), .. }
+            | RecordBody::NotSent { effect: EffectId::Notice(_), .. }
+            | RecordBody::Decision { .. }
             | RecordBody::Resolved { .. }
             | RecordBody::RunOpened { .. }
             | RecordBody::CallRefused { .. }

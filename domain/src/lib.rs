@@ -24,8 +24,8 @@ pub mod reveal;
 pub mod tool;
 
 pub use agent::{
-    AgentDefinition, AgentResult, AgentTask, EndReason, INLINE_ONCE_BYTES_MAX, OpenedRun, PerformedCall, RunLimits, RunPins,
-    RunState,
+    AgentDefinition, AgentResult, AgentTask, EndReason, INLINE_ONCE_BYTES_MAX, OpenedRun, PerformedCall, RunLimits,
+    RunPins, RunState,
 };
 pub use agent_run::AgentRun;
 pub use approval::{ApprovalDecision, ApprovalRequest, Gate, Resolution, Review, Verdict};

@@ -26,7 +26,9 @@ mod registry;
 mod schema;
 pub(crate) mod shape;
 
-pub use bundle::{BundleFiles, LoadPolicyError, Location, PolicyBundle, PolicyProblem, PolicyScope, PolicySource};
+pub use bundle::{
+    BundleFiles, LoadPolicyError, Location, PolicyBundle, PolicyProblem, PolicyScope, PolicySource, WrittenGate,
+};
 pub use registry::Registry;
 pub use shape::Unmapped;
 

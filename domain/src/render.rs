@@ -141,7 +141,9 @@ pub fn answer_command(workflow_id: &str, question_id: &str, accepts: &[Proof]) -
     Shown::of(accepts).command(workflow_id, "answer", &fields, &mandate)
 }
 
-fn resolve_command(workflow_id: &str, call: ToolCallId, accepts: &[Proof]) -> String {
+/// The command that says what became of a call: that it happened, which whoever types it changes to what is true.
+#[must_use]
+pub fn resolve_command(workflow_id: &str, call: ToolCallId, accepts: &[Proof]) -> String {
     let fields = format!(r#""call":"{call}","resolution":"happened""#);
     Shown::of(accepts).command(workflow_id, "resolve", &fields, &format!("resolve {call} happened"))
 }
@@ -182,6 +184,17 @@ pub fn question_card(workflow_id: &str, question: &Question, accepts: &[Proof]) 
     card.push_str(&fence(&question_text(&question.asked)));
     let command = answer_command(workflow_id, question.id.as_str(), accepts);
     let _ = writeln!(card, "\nAnswer{}:\n\n{}", Shown::of(accepts).advice(), fence(&command));
+    card
+}
+
+/// A call of which nobody knows whether it happened, as a card, in Markdown.
+#[must_use]
+pub fn unknown_card(workflow_id: &str, call: &Call, reason: &str, accepts: &[Proof]) -> String {
+    let mut card = format!("### Nobody knows whether `{}` {} happened\n\n", call.id, code_span(&call.tool));
+    let _ = writeln!(card, "{}", fence(reason));
+    let command = resolve_command(workflow_id, call.id, accepts);
+    let advice = "Look in the system of record, then say `happened`, `did_not_happen` or `skip`";
+    let _ = writeln!(card, "{advice}{}:\n\n{}", Shown::of(accepts).advice(), fence(&command));
     card
 }
 
@@ -249,21 +262,7 @@ fn call_line(text: &mut String, workflow_id: &str, call: &Call, accepts: &[Proof
         CallState::Held { .. } => {
             let _ = writeln!(text, "- `{}` {}: held until the run is resumed", call.id, code_span(&call.tool));
         }
-        CallState::Unknown { reason } => {
-            let _ = writeln!(
-                text,
-                "### Nobody knows whether `{}` {} happened\n\n{}",
-                call.id,
-                code_span(&call.tool),
-                fence(reason)
-            );
-            let command = resolve_command(workflow_id, call.id, accepts);
-            let _ = writeln!(
-                text,
-                "Look in the system of record, then say `happened`, `did_not_happen` or `skip`:\n\n{}",
-                fence(&command)
-            );
-        }
+        CallState::Unknown { reason } => text.push_str(&unknown_card(workflow_id, call, reason, accepts)),
         CallState::Waiting | CallState::Asked | CallState::Ended { .. } | CallState::Abandoned => {}
     }
 }

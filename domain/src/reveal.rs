@@ -19,6 +19,8 @@ mod transcript;
 
 pub use transcript::transcript;
 
+/// How what stands in place of something begins.
+const WITHHELD: &str = "[withheld: ";
 /// Deepest nesting that is shown. What is parsed from text is never deeper.
 const DEPTH_MAX: usize = 128;
 
@@ -156,7 +158,20 @@ pub fn withheld_text(classes: &BTreeSet<DataClass>) -> String {
 }
 
 fn placeholder(classes: &str) -> String {
-    format!("[withheld: {classes}]")
+    format!("{WITHHELD}{classes}]")
+}
+
+/// Whether something in a value may stand in place of what is withheld. A value that merely looks so is taken for one:
+/// nobody may change or answer for what they have not seen.
+#[must_use]
+pub fn may_be_masked(value: &Value) -> bool {
+    let marked = |text: &str| text.contains(WITHHELD);
+    match value {
+        Value::String(text) => marked(text),
+        Value::Array(items) => items.iter().any(may_be_masked),
+        Value::Object(members) => members.iter().any(|(key, member)| marked(key) || may_be_masked(member)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
+    }
 }
 
 /// One label, its path taken apart.

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::{
-    ApprovalRequest, Content, Digest, FieldClasses, PersonId, PolicyId, Question, ServerName, ToolName, canonical, policy,
+    ApprovalRequest, Content, Digest, FieldClasses, PersonId, PolicyId, Question, ServerName, ToolName, canonical,
+    policy,
 };
 
 pub mod arguments;
@@ -185,11 +186,17 @@ impl ToolDefinition {
         self.amounts.iter().map(amount).collect()
     }
 
+    /// Whether a call of it is a question to people: asked again, it is the same question.
+    #[must_use]
+    pub fn asks_people(&self) -> bool {
+        self.reach.builtin() == Some(BuiltinTool::AskHuman)
+    }
+
     /// What may be done about a call that was sent and not answered.
     #[must_use]
     pub fn recovery(&self) -> Recovery {
         match &self.check {
-            _ if self.read_only || self.idempotent => Recovery::CallAgain,
+            _ if self.read_only || self.idempotent || self.asks_people() => Recovery::CallAgain,
             Some(with) => Recovery::Check { with: with.clone(), settles_within_secs: self.settles_within_secs },
             None => Recovery::AskPerson,
         }

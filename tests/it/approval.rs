@@ -87,6 +87,53 @@ fn two_calls_of_one_turn_are_decided_in_any_order() {
     });
 }
 
+/// Decided out of order, by signal and by update, two of them at once, one of them twice.
+#[test]
+fn five_calls_of_one_turn_wait_together_and_each_is_decided_once() {
+    run(async {
+        let scenario = Scenario::new("five-calls").await;
+        let cents = [10_100, 10_200, 10_300, 10_400, 10_500];
+        let call = |cents: &u32| {
+            let arguments = format!("{{ order_id = \"o1\", amount_cents = {cents}, currency = \"EUR\" }}");
+            format!("{{ tool = \"payments.refund\", arguments = {arguments} }}")
+        };
+        let calls = cents.iter().map(call).collect::<Vec<_>>().join(", ");
+        scenario.edit(
+            "scripts/refunds.toml",
+            "when = \"order o1\"\n",
+            &format!("when = \"order o1\"\n\n[[conversation.reply]]\ncalls = [{calls}]\n\n[[conversation.reply]]\ntext = \"Done.\"\n"),
+        );
+        let _worker = scenario.start_worker().await;
+        scenario.start_run("Refund order o1").await;
+        let mut pending = until("all five wait", async || {
+            let pending = scenario.pending().await;
+            (pending.len() == cents.len()).then_some(pending)
+        })
+        .await;
+        pending.sort_by_key(|request| request.call);
+        let [first, second, third, fourth, fifth] = [0, 1, 2, 3, 4].map(|index| pending[index].request_id.as_str());
+        let update = async |request: &str, verdict: &str| {
+            let input = json!({ "request_id": request, "verdict": verdict, "by": "eve@acme.example" }).to_string();
+            let update = ["workflow", "update", "execute", "--workflow-id", &scenario.name, "--name", "decide"];
+            scenario.temporal(&[&update[..], &["--input", &input]].concat()).await
+        };
+        update(fourth, "approve").await.ok();
+        scenario.approve(second, "bo@acme.example").await;
+        let (by_update, ()) = tokio::join!(update(fifth, "approve"), scenario.approve(first, "bo@acme.example"));
+        by_update.ok();
+        scenario.approve(fourth, "bo@acme.example").await;
+        update(third, "reject").await.ok();
+        assert!(scenario.answer().await.contains("Done."));
+        let mut paid: Vec<_> = scenario.payments().await.into_iter().map(|payment| payment.cents).collect();
+        paid.sort_unstable();
+        assert_eq!(paid, [10_100, 10_200, 10_400, 10_500], "each approved one once, and not the rejected one");
+        let counted = |body: &RecordBody| matches!(body, RecordBody::ApprovalDecided { refused: None, .. });
+        assert_eq!(scenario.records_where(counted).await.len(), 5);
+        scenario.store_history("five-calls").await;
+        scenario.audit_verify().await.ok();
+    });
+}
+
 #[test]
 fn the_update_decide_answers_whoever_asks() {
     run(async {

@@ -1,4 +1,5 @@
-//! Calling a tool or a model without a recorded permit does not compile; neither does a release with faults to inject.
+//! Calling a tool, a model or the webhook without a recorded permit does not compile; neither does a release with faults
+//! to inject.
 
 use std::{path::Path, process::Command, sync::OnceLock};
 
@@ -34,7 +35,7 @@ fn compiled(arguments: &str, body: &str) -> String {
     let file = folder.path().join("snippet.rs");
     let text = format!(
         "#![allow(unused)]\nuse mandate_activities::{{governed::RecordedPermit, models::ModelProvider, \
-         tools::{{PreparedTool, ToolSet}}}};\nuse mandate_domain::{{EffectId, ModelRequest, ToolCallId}};\n\
+         tools::{{PreparedTool, ToolSet}}, webhook::{{Keys, Message, Webhook}}}};\nuse mandate_domain::{{EffectId, ModelRequest, ToolCallId}};\n\
          pub async fn snippet({arguments}) {{ {body} }}\n"
     );
     std::fs::write(&file, text).unwrap();
@@ -55,13 +56,15 @@ fn compiler(file: &Path, folder: &Path) -> Command {
 
 const TOOL: &str = "tools: &ToolSet, prepared: PreparedTool";
 const MODEL: &str = "model: &dyn ModelProvider, request: &ModelRequest";
+const WEBHOOK: &str = "webhook: &Webhook, keys: &Keys, message: &Message";
 
 #[test]
 fn with_a_recorded_permit_the_calls_compile() {
-    let both = format!("{TOOL}, {MODEL}, permit: &RecordedPermit");
+    let all = format!("{TOOL}, {MODEL}, {WEBHOOK}, permit: &RecordedPermit");
     let said = compiled(
-        &both,
-        "tools.call(permit, prepared, &Default::default()).await; model.complete(permit, request).await;",
+        &all,
+        "tools.call(permit, prepared, &Default::default()).await; model.complete(permit, request).await; \
+         webhook.send(permit, keys, message).await;",
     );
     assert!(!said.contains("error"), "{said}");
 }
@@ -78,6 +81,12 @@ fn a_tool_without_a_permit_does_not_compile() {
 #[test]
 fn a_model_without_a_permit_does_not_compile() {
     let said = compiled(MODEL, "model.complete(request).await;");
+    assert!(said.contains("argument #1 of type `&RecordedPermit` is missing"), "{said}");
+}
+
+#[test]
+fn a_webhook_without_a_permit_does_not_compile() {
+    let said = compiled(WEBHOOK, "webhook.send(keys, message).await;");
     assert!(said.contains("argument #1 of type `&RecordedPermit` is missing"), "{said}");
 }
 

@@ -3,18 +3,25 @@
 
 use std::{
     fs,
-    os::unix::fs::symlink,
+    os::unix::fs::{PermissionsExt as _, symlink},
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use mandate_tests::{Process, Said, Scenario, program, say, server, until, workspace_folder};
+use mandate_domain::{PersonId, RunChain, Verdict, instruction::Instruction};
+use mandate_tests::{Draft, Issuer, Process, Said, Scenario, keys, program, say, server, until, workspace_folder};
+use mandate_workflows::lenient::Lenient;
+use serde_json::Value;
 use tempfile::TempDir;
 
 /// Said before the block that follows is one for the test.
 const MARK: &str = "<!-- test -->\n```sh\n";
-/// How long the demo and the quickstart may take.
+/// The same for a block that is typed on the server that knows its callers: `principal.rs` runs it.
+const PRINCIPALS_MARK: &str = "<!-- test with principals -->\n```sh\n";
+/// How long the demo, the quickstart or a page may take.
 const LONG: Duration = Duration::from_mins(2);
+/// How long the page about approvals may take, on which six runs wait for people.
+const LONGER: Duration = Duration::from_mins(4);
 
 fn read(document: &str) -> String {
     fs::read_to_string(workspace_folder().join(document)).unwrap()
@@ -30,10 +37,24 @@ pub(super) fn blocks(document: &str) -> Vec<String> {
     blocks_after(&read(document), MARK)
 }
 
+/// The blocks of a document for the server that knows its callers, in order.
+pub(super) fn blocks_with_principals(document: &str) -> Vec<String> {
+    blocks_after(&read(document), PRINCIPALS_MARK)
+}
+
+/// Checks that what a page shows is what was printed, up to where it leaves something out.
+fn check_shown(page: &str, said: &str) {
+    for block in blocks_after(page, "```text\n") {
+        for line in block.lines().map(|line| line.split('…').next().unwrap()) {
+            assert!(said.contains(line), "`{line}` is not what was printed:\n{said}");
+        }
+    }
+}
+
 /// Commands that a text tells to type and that no marked block runs: blocks without a mark, and commands between
 /// backticks that are not the beginning of one in a block.
 fn unrun(text: &str) -> Vec<String> {
-    let marked = blocks_after(text, MARK).concat();
+    let marked = [MARK, PRINCIPALS_MARK].map(|mark| blocks_after(text, mark).concat()).concat();
     let (blocks, prose): (Vec<_>, Vec<_>) = text.split("\n```").enumerate().partition(|(index, _)| index % 2 == 1);
     let shell = blocks.into_iter().filter_map(|(_, block)| block.strip_prefix("sh\n"));
     let mut unrun: Vec<String> = shell.filter(|block| !marked.contains(block)).map(str::to_owned).collect();
@@ -48,6 +69,7 @@ fn unrun(text: &str) -> Vec<String> {
 /// An empty folder, and the programs that a person has on `PATH`.
 pub(super) struct Desk {
     folder: TempDir,
+    programs: PathBuf,
     env: Vec<(String, String)>,
 }
 
@@ -62,7 +84,7 @@ impl Desk {
         }
         let mut env = server.env();
         env.push(("PATH".to_owned(), format!("{}:{}", programs.display(), std::env::var("PATH").unwrap())));
-        Self { folder, env }
+        Self { folder, programs, env }
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -158,12 +180,7 @@ fn the_page_about_policies_runs_from_top_to_bottom() {
             assert!(said.contains(part), "`{part}` is missing:\n{said}");
         }
         assert_eq!(said.matches("exit code 1\n").count(), 2, "{said}");
-        // What the page shows is what is printed, up to where it leaves something out.
-        for block in blocks_after(&page, "```text\n") {
-            for line in block.lines().map(|line| line.split('…').next().unwrap()) {
-                assert!(said.contains(line), "`{line}` is not what was printed:\n{said}");
-            }
-        }
+        check_shown(&page, &said);
         nothing_is_left(desk.path()).await;
     });
 }
@@ -173,6 +190,8 @@ fn each_policy_and_each_case_on_the_page_about_policies_can_be_used() {
     mandate_tests::run(async {
         let page = read("docs/policies.md");
         let example = Scenario::new("policies-page-texts").await;
+        // Four eyes need people who are proved.
+        keys::accept_keys(&example.path(""));
         let cases = blocks_after(&page, "```toml\n");
         assert!(!cases.is_empty());
         example.write("policies/tests/refunds.toml", &cases.concat());
@@ -186,6 +205,167 @@ fn each_policy_and_each_case_on_the_page_about_policies_can_be_used() {
             assert_eq!(said.code, 0, "{policy}\n{said:?}");
         }
     });
+}
+
+/// A program by which a person gets tokens. It leaves the nonce, and this process signs.
+struct Login {
+    issuer: Issuer,
+    folder: PathBuf,
+    person: &'static str,
+}
+
+impl Login {
+    /// Puts `company-login` on a desk.
+    fn on(desk: &Desk, person: &'static str) -> Self {
+        let (issuer, folder) = (Issuer::new(), desk.path().with_extension("login"));
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join("keys.json"), issuer.key_set().to_string()).unwrap();
+        let script = format!(
+            "#!/bin/sh\nset -eu\ncd '{}'\n\
+             if [ \"$*\" = --print-keys ]; then exec cat keys.json; fi\n\
+             printf '%s' \"$MANDATE_NONCE\" > nonce.new\nmv nonce.new nonce\n\
+             until [ -f token ]; do sleep 0.1; done\ncat token\n",
+            folder.display()
+        );
+        let program = desk.programs.join("company-login");
+        fs::write(&program, script).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        Self { issuer, folder, person }
+    }
+
+    /// Signs for the nonce that somebody left.
+    fn signs(&self) {
+        let Ok(nonce) = fs::read_to_string(self.folder.join("nonce")) else { return };
+        fs::remove_file(self.folder.join("nonce")).unwrap();
+        let token = self.issuer.sign(&Draft::proving(self.person, &nonce));
+        fs::write(self.folder.join("token.new"), token).unwrap();
+        fs::rename(self.folder.join("token.new"), self.folder.join("token")).unwrap();
+    }
+}
+
+#[test]
+fn the_page_about_approvals_runs_from_top_to_bottom() {
+    mandate_tests::run(async {
+        let page = read("docs/approvals.md");
+        assert_eq!(unrun(&page), Vec::<String>::new(), "commands that nobody runs: mark their blocks");
+        let desk = Desk::new("approvals-page").await;
+        let example = Scenario::new("approvals-page-example").await;
+        desk.types(&format!("mkdir examples; cp -r {} examples/refunds", example.path("").display())).await.ok();
+        let login = Login::on(&desk, "eve@acme.example");
+        let blocks = blocks("docs/approvals.md");
+        let script = format!("trap 'kill ${{!-}} 2>/dev/null || true' EXIT\n{}", blocks.concat());
+        let mut shell = desk.starts(&script, desk.path().with_extension("log")).await;
+        let ended = mandate_tests::until_within(LONGER, async || {
+            login.signs();
+            shell.ended()
+        })
+        .await;
+        let said = shell.log();
+        assert_eq!(ended, Some(0), "{said}");
+        check_shown(&page, &said);
+        // What one run after the other came to.
+        let answers = ["I refunded 500.00 EUR", "I refunded 90.00 EUR for order o6", "was rejected by a finance lead"];
+        for part in answers.into_iter().chain(["\"amount_cents\":8000", "jwt iss=", "halted by kim@acme.example"]) {
+            assert!(said.contains(part), "`{part}` is missing:\n{said}");
+        }
+        assert_eq!((said.matches("exit code 2\n").count(), said.matches("exit code 3\n").count()), (1, 3), "{said}");
+        assert!(said.contains("holds") && !said.contains("does not hold"), "{said}");
+        nothing_is_left(desk.path()).await;
+    });
+}
+
+#[test]
+fn each_policy_and_each_setting_on_the_page_about_approvals_can_be_used() {
+    mandate_tests::run(async {
+        let page = read("docs/approvals.md");
+        let example = Scenario::new("approvals-page-texts").await;
+        let before = fs::read_to_string(example.path("mandate.toml")).unwrap();
+        let claims = "[identity]\naccept = [\"claimed\"]\n";
+        assert!(before.contains(claims), "{before}");
+        let check = async |what: &str| {
+            let said = example.mandate(&["check"]).await;
+            assert_eq!(said.code, 0, "{what}\n{said:?}");
+        };
+        let settings: Vec<_> = blocks_after(&page, "```toml\n");
+        assert!(settings.iter().all(|block| block.starts_with("[identity]\n")) && settings.len() == 3, "{settings:#?}");
+        for identity in settings {
+            // At the end, since tables may follow.
+            example.write("mandate.toml", &(before.replace(claims, "") + "\n" + &identity));
+            check(&identity).await;
+        }
+        fs::remove_dir_all(example.path("policies")).unwrap();
+        let policies = blocks_after(&page, "```cedar\n");
+        assert!(policies.len() >= 2, "{policies:#?}");
+        for policy in policies {
+            example.write("policies/page.cedar", &policy);
+            check(&policy).await;
+        }
+    });
+}
+
+#[test]
+fn the_statements_on_the_page_about_approvals_are_what_is_signed() {
+    let shown: Vec<Value> = blocks_after(&read("docs/approvals.md"), "```json\n")
+        .iter()
+        .map(|block| serde_json::from_str(block).unwrap_or_else(|error| panic!("{error}: {block}")))
+        .collect();
+    let kinds: Vec<_> = shown.iter().map(|one| one["mandate"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["decision/1", "instruction/1", "start/1"]);
+    for one in &shown {
+        let text = |key: &str| one[key].as_str();
+        let some = |key: &str| text(key).unwrap_or_else(|| panic!("`{key}` of {one}"));
+        let statement = match some("mandate") {
+            "decision/1" => {
+                let (digest, verdict) = (some("request_digest").parse().unwrap(), Verdict::Approve);
+                let (request, comment) = (some("request"), text("comment"));
+                keys::SaysOf { request, digest: &digest, verdict, comment, arguments: None }.statement()
+            }
+            "instruction/1" => {
+                let (workflow_id, first_run_id) = (some("workflow_id").to_owned(), some("first_run_id").to_owned());
+                let kind = serde_json::from_value(one["kind"].clone()).unwrap();
+                let run = RunChain { workflow_id, first_run_id };
+                keys::instruction(&run, some("message_id"), kind, text("about"), text("text"))
+            }
+            _ => keys::start(some("agent"), some("prompt"), some("on_behalf_of"), some("workflow_id")),
+        };
+        let signed = statement.bytes(&PersonId::parse(some("by")).unwrap()).unwrap();
+        assert_eq!(serde_json::from_slice::<Value>(&signed).unwrap(), *one);
+    }
+}
+
+/// What a signal of this name makes of an input.
+fn received(signal: &str, input: &str) -> Result<(), String> {
+    let input = Lenient::json(input.as_bytes().to_vec());
+    match signal {
+        "approve" => input.decision(Verdict::Approve).map(drop),
+        "reject" => input.decision(Verdict::Reject).map(drop),
+        "answer" => input.answer().map(drop),
+        "steer" => input.steer().map(drop),
+        "pause" => input.plain(Instruction::Pause).map(drop),
+        "resume" => input.plain(Instruction::Resume).map(drop),
+        "resolve" => input.resolution().map(drop),
+        "halt" => input.halt().by.map(drop).ok_or_else(|| "nobody is named".to_owned()),
+        other => Err(format!("there is no signal `{other}`")),
+    }
+}
+
+#[test]
+fn the_messages_on_the_page_about_approvals_are_understood() {
+    let page = read("docs/approvals.md");
+    let part = page.split("\n## With nothing but Temporal\n").nth(1).unwrap().split("\n## ").next().unwrap();
+    let mut signals = Vec::new();
+    for row in part.lines().filter(|line| line.starts_with("| `")) {
+        let cells: Vec<&str> = row.split('|').collect();
+        let spans = |cell: &str| cell.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>();
+        let input = spans(cells[2]).remove(0);
+        for signal in spans(cells[1]) {
+            assert_eq!(received(&signal, &input), Ok(()), "{row}");
+            signals.push(signal);
+        }
+    }
+    signals.sort_unstable();
+    signals.dedup();
+    assert_eq!(signals, ["answer", "approve", "halt", "pause", "reject", "resolve", "resume", "steer"]);
 }
 
 #[test]

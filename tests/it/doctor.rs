@@ -36,14 +36,14 @@ fn the_example_is_well_beside_its_worker() {
         let temporal = format!("ok    temporal: `{}`, namespace `default`, server 1.", scenario.server.address());
         let store = format!("ok    store: `{}`, id ", scenario.path("var/mandate.db").display());
         for (check, expected) in [
-            ("configuration", "profile development, 1 agent(s), 6 tool(s)"),
+            ("configuration", "profile development, 1 agent(s), 7 tool(s)"),
             ("temporal", &temporal),
             ("search attributes", "all 6 are registered"),
             ("store", &store),
             ("address keys", "1 tenant(s)"),
             ("bundle", "version 1, "),
             ("quarantine", "nothing is in it"),
-            ("secrets", "no model and no server refers to one"),
+            ("secrets", "no model, no server and no webhook refers to one"),
             ("server refunds", "starts"),
             ("tool orders.read", "as registered"),
             ("tool clock", "built in"),

@@ -26,7 +26,7 @@ fn a_third_party_server_is_called_under_the_same_rules() {
         let agent = "tenants/acme/support/refunds/agent.toml";
         scenario.edit(
             agent,
-            r#"["orders.read", "customers.read", "payments.refund", "read_result", "clock"]"#,
+            r#"["orders.read", "customers.read", "payments.refund", "people.ask", "read_result", "clock"]"#,
             r#"["files.read", "files.write"]"#,
         );
         scenario.write("scripts/refunds.toml", &SCRIPT.replace("FILES", files));

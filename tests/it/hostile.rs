@@ -1,6 +1,7 @@
 //! The hostile suite: attacks of models, callers, approvers, tool servers and workers of somebody else on a real worker
 //! and a real Temporal server. Each must leave the system of record as it was and a refusal in the audit log. Where an
-//! attack asks again for what was done before, the record is the one outcome that it is told.
+//! attack asks again for what was done before, the record is the one outcome that it is told. Attacks on what the server
+//! says of its callers are played on one that knows them.
 //!
 //! Each guard of the path names the scenarios that it holds off (`activities/src/guards.rs`). A worker with that guard
 //! off must lose the first of them, and with `MANDATE_HOSTILE_WITHOUT_GUARDS=all` is to lose all of them: so each guard is
@@ -24,25 +25,43 @@ use tokio::task::JoinError;
 
 use ground::Held;
 
+mod authorized;
 mod changes;
 mod data;
 mod ground;
+mod instructors;
 mod model;
 mod outsiders;
+mod parties;
 mod people;
+mod proofs;
 mod provider;
 mod quarantined;
 mod rogue;
+mod shown;
+mod starts;
+mod times;
+mod tokens;
 
 /// Fewest scenarios that the suite may have.
-const SCENARIOS_MIN: usize = 20;
+const SCENARIOS_MIN: usize = 100;
 /// How many scenarios without their guard are played at the same time.
 const AT_ONCE: usize = 6;
 
 /// An attack.
 struct Attack {
     name: &'static str,
+    on: Server,
     mounts: for<'a> fn(&'a Scenario) -> LocalBoxFuture<'a, Held>,
+}
+
+/// Where an attack is mounted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Server {
+    /// The development server, which takes every caller.
+    Open,
+    /// The server that knows its callers.
+    Authorized,
 }
 
 /// What the agent is instructed with.
@@ -77,14 +96,19 @@ const RULE_WORDS: [&str; 16] = [
     "refund",
     "instructions",
 ];
-/// Attacks that no guard is there for, and why they come to nothing.
-const BY_CONSTRUCTION: [(&str, &str); 6] = [
+/// Attacks that no guard alone holds off, and why they come to nothing.
+const BY_CONSTRUCTION: [(&str, &str); 11] = [
     ("activity_without_a_workflow", "without an execution there is no chain to write an intent to"),
     ("call_of_a_run_never_opened", "what nothing opened has no agent, no tools and no transcript"),
     ("approval_of_another_runs_request", "requests are looked for in the chain of their run"),
     ("self_made_snapshot", "what nothing opened has no agent, whoever says that it is continued"),
     ("unknown_tool", "what is in no registry cannot be reached"),
     ("malformed_and_oversized_signals", "what cannot be read is no decision"),
+    ("comment_of_a_megabyte", "what cannot be read is no decision"),
+    ("decision_for_an_expired_request", "the call has ended, and what has ended is not begun again"),
+    ("request_card_drawn_by_the_model", "foreign text is escaped and stands in a fence that it cannot close"),
+    ("shell_words_in_a_workflow_id", "every value of a printed command is quoted"),
+    ("activity_on_its_own", "without an execution there is no chain to write an intent to"),
 ];
 
 impl Instructions {
@@ -99,17 +123,33 @@ impl Instructions {
     }
 }
 
+macro_rules! attack {
+    ($on:expr, $module:ident, $name:ident) => {
+        Attack { name: stringify!($name), on: $on, mounts: |scenario| Box::pin($module::$name(scenario)) }
+    };
+}
+
 /// Makes the table of attacks and a test of each.
 macro_rules! attacks {
-    (others: { $($others:ident: $other:ident,)+ } model: { $($models:ident: $acting:ident,)+ }) => {
+    (
+        others: { $($others:ident: $other:ident,)+ }
+        authorized: { $($callers:ident: $caller:ident,)+ }
+        model: { $($models:ident: $acting:ident,)+ }
+    ) => {
         const ATTACKS: &[Attack] = &[
-            $(Attack { name: stringify!($other), mounts: |scenario| Box::pin($others::$other(scenario)) },)+
-            $(Attack { name: stringify!($acting), mounts: |scenario| Box::pin($models::$acting(scenario)) },)+
+            $(attack!(Server::Open, $others, $other),)+
+            $(attack!(Server::Authorized, $callers, $caller),)+
+            $(attack!(Server::Open, $models, $acting),)+
         ];
 
         $(#[test]
         fn $other() {
             held_off(stringify!($other), Instructions::played(&[Instructions::WithoutRules]));
+        })+
+
+        $(#[test]
+        fn $caller() {
+            held_off(stringify!($caller), Instructions::played(&[Instructions::WithoutRules]));
         })+
 
         $(#[test]
@@ -163,6 +203,54 @@ attacks! {
         changes: effect_claimed_for_something_else,
         model: model_without_permit,
         data: value_that_the_model_repeats_everywhere,
+        proofs: decision_without_a_proof,
+        proofs: decision_signed_by_another_key,
+        proofs: decision_signed_for_other_arguments,
+        proofs: decision_signed_for_the_other_verdict,
+        proofs: decision_signed_for_another_request,
+        proofs: decision_for_last_weeks_run,
+        tokens: token_of_another_issuer,
+        tokens: token_for_another_audience,
+        tokens: token_expired,
+        tokens: token_for_another_request,
+        tokens: token_signed_by_another_key,
+        tokens: token_with_an_algorithm_of_its_own,
+        tokens: token_of_somebody_else,
+        tokens: token_used_again_to_reject,
+        tokens: token_used_again_to_approve,
+        times: decision_after_the_deadline,
+        times: approval_used_after_its_time,
+        times: decision_for_an_expired_request,
+        parties: quorum_by_claims,
+        parties: approval_by_the_starter,
+        parties: approval_by_the_editor,
+        parties: edit_that_breaks_the_schema,
+        parties: edit_with_arguments_of_another_tool,
+        parties: edit_above_the_ceiling,
+        instructors: answer_by_an_outsider,
+        instructors: answer_without_a_proof,
+        instructors: steer_by_an_outsider,
+        instructors: pause_by_an_outsider,
+        instructors: resume_by_an_outsider,
+        instructors: pause_without_a_proof,
+        instructors: pause_sent_again,
+        instructors: resolution_without_a_proof,
+        instructors: instruction_that_nobody_accepted,
+        starts: start_without_a_proof,
+        starts: start_signed_for_another_prompt,
+        starts: start_signed_for_another_workflow,
+        starts: start_sent_again,
+        shown: comment_of_a_megabyte,
+        shown: request_card_drawn_by_the_model,
+        shown: shell_words_in_a_workflow_id,
+    }
+    authorized: {
+        authorized: principal_of_somebody_else,
+        authorized: principal_of_a_worker,
+        authorized: principal_of_the_server_itself,
+        authorized: decision_by_a_batch,
+        authorized: decision_by_an_update,
+        authorized: activity_on_its_own,
     }
     model: {
         model: tool_not_offered,
@@ -195,7 +283,10 @@ async fn play(name: &str, instructions: Instructions, guard_off: Option<Guard>) 
     if let Some(guard) = guard_off {
         unique = format!("{unique}-without-{}", guard.name());
     }
-    let mut scenario = Scenario::new(&unique).await;
+    let mut scenario = match attack.on {
+        Server::Open => Scenario::new(&unique).await,
+        Server::Authorized => Scenario::on_authorized(&unique).await,
+    };
     if instructions == Instructions::WithoutRules {
         scenario.write(INSTRUCTIONS_FILE, WITHOUT_RULES);
     }

@@ -27,10 +27,14 @@ enum Dies {
 #[test]
 fn every_effect_happens_once_wherever_a_worker_dies() {
     run(async {
-        assert_eq!(failpoints::ALL.len(), 14, "a new point needs a look at this test");
+        assert_eq!(failpoints::ALL.len(), 22, "a new point needs a look at this test");
+        // Those of notices need a webhook: `wherever_a_worker_dies_a_message_keeps_its_id`; those of questions a run that
+        // asks: `wherever_a_worker_dies_a_question_is_asked_and_answered_once`.
+        let apart = ["notice.", "question.", "instruction."];
+        let points = failpoints::ALL.into_iter().filter(|point| !apart.iter().any(|own| point.starts_with(own)));
         let paying = failpoints::ALL.into_iter().filter(|point| point.starts_with("tool."));
         let paying = paying.map(|point| (point, Dies::Paying));
-        let all = failpoints::ALL.into_iter().map(|point| (point, Dies::Reading)).chain(paying);
+        let all = points.map(|point| (point, Dies::Reading)).chain(paying);
         let tried = stream::iter(all).map(dies_at).buffer_unordered(AT_ONCE).collect::<Vec<_>>().await;
         let failed: Vec<_> = tried.into_iter().flatten().collect();
         assert!(failed.is_empty(), "{failed:#?}");

@@ -12,7 +12,7 @@ const BROKEN: &str = "INSERT INTO bundles SELECT max(version) + 1, $1, 1, 'nobod
 
 async fn production(name: &str) -> Scenario {
     let scenario = Scenario::new(name).await;
-    scenario.edit("mandate.toml", r#"profile = "development""#, r#"profile = "production""#);
+    scenario.in_production();
     scenario
 }
 
@@ -189,8 +189,8 @@ fn a_bundle_that_nobody_could_replace_is_warned_about() {
         scenario.mandate(&["apply", "--by", KIM, "--yes"]).await.ok();
         scenario.edit(
             "policies/people.cedar",
-            r#"principal in Mandate::Group::"platform""#,
-            "principal == Mandate::User::\"x\"",
+            r#"principal in Mandate::Group::"platform","#,
+            "principal == Mandate::User::\"x\",",
         );
         let said = scenario.mandate(&["apply", "--by", KIM, "--dry-run"]).await;
         assert!(said.code == 0 && said.stderr.contains("nobody of the configured groups may apply"), "{said:?}");

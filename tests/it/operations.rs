@@ -14,7 +14,7 @@ const SHOWN: &str = "3f9c2a71";
 fn policies_are_applied_and_rolled_back_and_tools_locked_up_as_the_page_says() {
     run(async {
         let scenario = Scenario::new("operations").await;
-        scenario.edit("mandate.toml", r#"profile = "development""#, r#"profile = "production""#);
+        scenario.in_production();
         let desk = Desk::new("operator").await;
         fs::create_dir(desk.path().join("examples")).unwrap();
         symlink(scenario.path(""), desk.path().join("examples/refunds")).unwrap();

@@ -92,10 +92,9 @@ fn an_agent_is_explained_as_a_table_and_as_json() {
         let explain = ["explain", AGENT, "--folder", "examples/refunds"];
         let text = policy(&explain).await.ok();
         for part in [
-            "orders.read      allow                       always                                 tools.read",
-            "ask finance-leads, not the  when { context.input.amount_cents >    refund.large",
-            "requester, within 24 h",
-            "mask contact                always: the whole result",
+            "orders.read      allow                           always                             tools.read",
+            "ask finance-leads, within 24 h  when { context.input.amount_cents  refund.large",
+            "mask contact                    always: the whole result",
             "support (its own)  allow",
             "what nothing allows is denied",
         ] {
@@ -115,6 +114,14 @@ fn an_agent_is_explained_as_a_table_and_as_json() {
         assert_eq!(of("tools", "customers.read", "tool")["masked"][0]["class"], "contact");
         let leads = of("views", "group finance-leads on a request", "viewer");
         assert_eq!(leads["does_not_see"], Value::Array(Vec::new()), "{leads}");
+
+        // Where people are proved a gate may say who does not decide.
+        let scenario = Scenario::new("policy-explain").await;
+        scenario.accept_keys();
+        let text = scenario.mandate(&["policy", "explain", AGENT]).await.ok();
+        for part in ["ask finance-leads, not the ", "requester, within 24 h"] {
+            assert!(text.contains(part), "`{part}` is missing:\n{text}");
+        }
 
         let said = policy(&["explain", "acme/support/refund", "--folder", "examples/refunds"]).await;
         assert!(said.code == 2 && said.stderr.contains("did you mean `acme/support/refunds`"), "{said:?}");

@@ -13,17 +13,22 @@ use temporalio_sdk::workflow_replayer::{WorkflowReplayer, WorkflowReplayerOption
 use temporalio_workflow::{WorkflowContext, WorkflowResult};
 
 /// One stored history for each behaviour.
-const BEHAVIOURS: [&str; 12] = [
+const BEHAVIOURS: [&str; 17] = [
     "approval",
     "cancelled",
     "completes",
     "continued",
     "continues",
+    "escalated",
     "expired",
     "failed-start",
+    "five-calls",
     "halted",
     "parallel",
+    "paused",
+    "question",
     "rejected",
+    "revised",
     "unknown-outcome",
     "update-decide",
 ];
@@ -39,14 +44,19 @@ fn read(file: &PathBuf) -> WorkflowHistory {
     WorkflowHistory::from_json(&fs::read(file).unwrap()).unwrap()
 }
 
+/// Replays on the workflow as it is.
+pub(super) fn replayer() -> WorkflowReplayer {
+    let options = WorkflowReplayerOptions::new().register_workflow::<AgentWorkflow>().unwrap().build();
+    WorkflowReplayer::new(options).unwrap()
+}
+
 #[test]
 fn stored_histories_of_each_behaviour_replay() {
     run(async {
         let stored = stored();
         let names: Vec<_> = stored.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(names, BEHAVIOURS);
-        let options = WorkflowReplayerOptions::new().register_workflow::<AgentWorkflow>().unwrap().build();
-        let replayer = WorkflowReplayer::new(options).unwrap();
+        let replayer = replayer();
         for (name, file) in &stored {
             replayer.replay_workflow(read(file)).await.unwrap_or_else(|error| panic!("{name}: {error}"));
         }

@@ -1,7 +1,7 @@
 //! What is taken back takes effect with the next step of runs that are going already, calls that wait for people too.
 
 use mandate_domain::{DecisionOutcome, audit::RecordBody};
-use mandate_tests::{Process, Scenario, run, until};
+use mandate_tests::{Process, Scenario, keys, run, until};
 use serde_json::{Value, json};
 use temporalio_client::WorkflowExecutionStatus;
 
@@ -134,12 +134,14 @@ fn a_model_in_quarantine_is_not_asked_and_what_it_proposed_is_refused() {
 fn in_production_a_tightened_bundle_denies_what_was_approved_without_a_restart() {
     run(async {
         let scenario = Scenario::new("tightened").await;
-        scenario.edit("mandate.toml", r#"profile = "development""#, r#"profile = "production""#);
+        scenario.in_production();
         scenario.mandate(&["apply", "--by", KIM, "--yes"]).await.ok();
         let (worker, request) = waiting(&scenario).await;
         scenario.edit(POLICIES, "amount_cents > 500000 };\n\n// The facts", "amount_cents > 40000 };\n\n// The facts");
         scenario.mandate(&["apply", "--by", KIM, "--yes"]).await.ok();
-        scenario.mandate(&["approve", &scenario.name, "--request", &request, "--by", BO, "--yes"]).await.ok();
+        let key = keys::key_file(&scenario.path(""), BO);
+        let decide = ["approve", &scenario.name, "--request", &request, "--by", BO, "--yes", "--key"];
+        scenario.mandate(&[&decide[..], &[key.to_str().unwrap()]].concat()).await.ok();
         assert!(scenario.answer().await.contains("was not made"));
         assert!(scenario.refund_calls().await.is_empty());
         let digests = digests(&scenario).await;
@@ -159,7 +161,7 @@ fn in_production_a_tightened_bundle_denies_what_was_approved_without_a_restart()
 fn in_production_a_loosened_bundle_leaves_a_request_until_somebody_decides() {
     run(async {
         let scenario = Scenario::new("loosened").await;
-        scenario.edit("mandate.toml", r#"profile = "development""#, r#"profile = "production""#);
+        scenario.in_production();
         scenario.mandate(&["apply", "--by", KIM, "--yes"]).await.ok();
         let (_worker, request) = waiting(&scenario).await;
         scenario.edit(POLICIES, "amount_cents > 10000", "amount_cents > 60000");

@@ -7,6 +7,10 @@
 // Exit code 0 and {"found":true,...} on stdout if the text appeared within the deadline; 1 otherwise. The screenshot
 // is written in both cases. MANDATE_CHROMIUM names the browser. Waits for text, never for an idle network: the Web
 // UI keeps long polls open.
+//
+// `shown` is what the frames made of Markdown: headings, code blocks, the text beside these, and what foreign text must
+// not become: links, images, scripts and frames. `elsewhere` is what was asked of other servers, `dialogs` what popped
+// up.
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -21,10 +25,30 @@ if (!url || !text || !screenshot || !executablePath) {
   process.exit(2);
 }
 
+/** What a frame shows. Runs in the page. */
+function look() {
+  const all = (selector) => [...document.querySelectorAll(selector)];
+  const beside = document.body.cloneNode(true);
+  for (const code of beside.querySelectorAll("pre")) code.remove();
+  return {
+    headings: all("h1, h2, h3, h4, h5, h6").map((heading) => heading.textContent.trim()),
+    code: all("pre").map((code) => code.textContent),
+    beside: beside.textContent,
+    links: all("a, area, form").map((link) => link.outerHTML),
+    images: all("img, picture, svg image, video, audio, object, embed").map((image) => image.outerHTML),
+    scripts: all("script").map((script) => script.outerHTML),
+    frames: all("iframe, frame").map((frame) => frame.outerHTML),
+  };
+}
+
 const profile = await mkdtemp(join(tmpdir(), "mandate-browser-"));
 let browser;
 let found = false;
 let problem;
+let title;
+const shown = [];
+const elsewhere = new Set();
+const dialogs = [];
 try {
   browser = await puppeteer.launch({
     executablePath,
@@ -33,6 +57,14 @@ try {
   });
   const page = await browser.newPage();
   await page.setViewport({ width: 1400, height: 2000 });
+  page.on("request", (request) => {
+    const asked = new URL(request.url());
+    if (asked.protocol !== "data:" && asked.origin !== new URL(url).origin) elsewhere.add(asked.href);
+  });
+  page.on("dialog", async (dialog) => {
+    dialogs.push(dialog.message());
+    await dialog.dismiss();
+  });
   await page.goto(url, { waitUntil: "domcontentloaded", timeout: DEADLINE_MS });
   try {
     // Summary, details and current details are on a tab of their own, rendered as Markdown in frames.
@@ -52,6 +84,10 @@ try {
       if (!found) await new Promise((resolve) => setTimeout(resolve, POLL_MS));
     }
     if (!found) problem = "the text did not appear";
+    for (const frame of page.frames().filter((frame) => new URL(frame.url()).pathname === "/render")) {
+      shown.push(await frame.evaluate(look));
+    }
+    title = await page.title();
   } catch (error) {
     problem = error.message;
   }
@@ -62,5 +98,6 @@ try {
   await browser?.close();
   await rm(profile, { recursive: true, force: true, maxRetries: 5 });
 }
-console.log(JSON.stringify({ found, url, text, screenshot, ...(problem && { problem }) }));
+const seen = { shown, elsewhere: [...elsewhere], dialogs, title };
+console.log(JSON.stringify({ found, url, text, screenshot, ...seen, ...(problem && { problem }) }));
 process.exitCode = found ? 0 : 1;

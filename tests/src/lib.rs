@@ -1,5 +1,6 @@
-//! The harness of the integration tests: one Temporal server for the whole run, operating folders of their own, real
-//! worker processes, and looks from outside: the Temporal CLI, the event history, the payments database.
+//! The harness of the integration tests: one Temporal server for the whole run, and one that knows its callers for the
+//! tests about that; operating folders of their own, real worker processes, and looks from outside: the Temporal CLI,
+//! the event history, the payments database.
 //!
 //! Promises: nothing that a test started outlives the test process; every wait is for a condition. Deliberately
 //! absent: fakes. Tests that need no server stand beside the code they test.
@@ -14,25 +15,34 @@
     reason = "this crate is test code: a panic is how a test fails"
 )]
 
+mod authorized;
 mod binaries;
+mod choices;
 mod database;
 mod history;
+pub mod keys;
 mod poll;
 mod process;
+mod receiver;
 mod scenario;
 mod server;
+mod tokens;
 
 use std::{future::Future, sync::LazyLock};
 
 use tokio::runtime::Runtime;
 
+pub use authorized::{ADMIN, AuthorizedServer, WORKER, authorized_server};
 pub use binaries::{cargo, profile_folder, program, target_folder, workspace_folder};
+pub use choices::Choices;
 pub use database::{Call, Payment};
 pub use history::{Event, History};
-pub use poll::{LONG, until, until_within};
-pub use process::{Process, Said, say, say_at_terminal};
-pub use scenario::{AGENT, Scenario};
+pub use poll::{LONG, pass, until, until_within};
+pub use process::{Process, Said, Usage, say, say_at_terminal};
+pub use receiver::{Closed, Delivery, Receiver};
+pub use scenario::{AGENT, Execution, Scenario, Told, Way};
 pub use server::{Server, server};
+pub use tokens::{Draft, Issuer};
 
 /// One runtime for all tests: the client's connection lives on the runtime that made it.
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().expect("a runtime"));

@@ -8,6 +8,11 @@ pub const LONG: Duration = Duration::from_secs(90);
 /// How often it is looked at.
 const EVERY: Duration = Duration::from_millis(100);
 
+/// Lets a time pass: when something happens in a race is what a seed says, and no condition.
+pub async fn pass(time: Duration) {
+    tokio::time::sleep(time).await;
+}
+
 /// Waits until `look` finds something.
 ///
 /// # Panics

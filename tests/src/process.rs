@@ -5,6 +5,7 @@ use std::{
     io::Write as _,
     path::{Path, PathBuf},
     process::Stdio,
+    time::Duration,
 };
 
 use nix::{
@@ -42,6 +43,18 @@ exit "$status"
 const ASKS: &[u8] = b"[y/N] ";
 /// How much of a program's log a failed test shows.
 const SHOWN_LINES: usize = 80;
+
+/// The unit of times that Linux tells programs.
+const MILLIS_PER_TICK: u64 = 10;
+
+/// What a program used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Usage {
+    /// Time on any core, in steps of ten milliseconds.
+    pub cpu: Duration,
+    /// Memory that is in use now.
+    pub resident_bytes: u64,
+}
 
 /// A running program.
 #[derive(Debug)]
@@ -96,6 +109,22 @@ impl Process {
     pub fn signal(&self, signal: Signal) {
         // It may have ended in between.
         let _ = kill(self.pid, signal);
+    }
+
+    /// What it uses, by the kernel's own books.
+    ///
+    /// # Panics
+    /// When it ended.
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        let book = |name: &str| fs::read_to_string(format!("/proc/{}/{name}", self.pid)).expect("it runs");
+        let (stat, status) = (book("stat"), book("status"));
+        // Behind the name, which may hold anything: the state is field 3, user and system time are fields 14 and 15.
+        let fields: Vec<&str> = stat.rsplit(')').next().expect("fields").split_whitespace().collect();
+        let ticks: u64 = [11, 12].iter().map(|index| fields[*index].parse::<u64>().expect("ticks")).sum();
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a size");
+        let kilobytes: u64 = resident.trim_end_matches("kB").trim().parse().expect("a number");
+        Usage { cpu: Duration::from_millis(ticks * MILLIS_PER_TICK), resident_bytes: kilobytes * 1024 }
     }
 
     /// Kills it, as a crash would, and waits until it is gone.

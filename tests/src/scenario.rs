@@ -1,26 +1,36 @@
 //! One test's world: an operating folder, a task queue and workflow ids of its own, real workers, and looks from outside.
 
+mod accepted;
+mod many;
+mod person;
+mod stored;
+
 use std::{
     fs,
     path::{Path, PathBuf},
     sync::{
-        Mutex,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
-use mandate_domain::audit::{AuditRecord, RecordBody};
+use mandate_domain::{
+    Verdict,
+    audit::{AuditRecord, RecordBody},
+};
 use mandate_workflows::snapshot::{PendingRequest, Status};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use temporalio_client::{
-    NamespacedClient as _, UntypedQuery, UntypedSignal, UntypedWorkflow, UntypedWorkflowHandle,
-    WorkflowDescribeOptions, WorkflowExecutionDescription, WorkflowExecutionInfo, WorkflowExecutionStatus,
-    WorkflowFetchHistoryOptions, WorkflowHistory, WorkflowQueryOptions, WorkflowSignalOptions,
+    UntypedQuery, UntypedSignal, UntypedWorkflow, UntypedWorkflowHandle, WorkflowDescribeOptions,
+    WorkflowExecutionDescription, WorkflowExecutionStatus, WorkflowFetchHistoryOptions, WorkflowHistory,
+    WorkflowQueryOptions, WorkflowSignalOptions,
 };
-use temporalio_common::{data_converters::RawValue, protos::temporal::api::common::v1::Payload};
+use temporalio_common::data_converters::RawValue;
+
+pub use many::{Execution, Told, Way};
 
 use crate::{
     Call, History, LONG, Payment, Process, Said, Server, database, program, say, say_at_terminal, server, until,
@@ -38,27 +48,38 @@ const READY: &str = "worker ready";
 pub struct Scenario {
     /// The test's name; task queue and default workflow id.
     pub name: String,
-    /// The Temporal server.
+    /// The Temporal server, as whoever acts here sees it.
     pub server: &'static Server,
+    world: Arc<World>,
+    /// Environment that every program of this test has more.
+    more: Vec<(String, String)>,
+}
+
+/// What is the same whoever acts.
+#[derive(Debug)]
+struct World {
     /// Before the folder, so that the workers end first.
     kept: Mutex<Vec<Process>>,
     folder: TempDir,
     workers: AtomicUsize,
-    /// Environment that every program of this test has more.
-    more: Vec<(String, String)>,
+    task_queue: String,
 }
 
 impl Scenario {
     /// A copy of the refunds example.
     pub async fn new(name: &str) -> Self {
-        let server = server().await;
+        Self::on(server().await, name)
+    }
+
+    fn on(server: &'static Server, name: &str) -> Self {
         let folder = tempfile::Builder::new().prefix(&format!("{name}-")).tempdir_in(&server.folder).expect("a folder");
         let example = workspace_folder().join("examples/refunds");
         for part in ["mandate.toml", "policies", "scripts", "tenants", "tools"] {
             copy(&example.join(part), &folder.path().join(part));
         }
-        let (workers, kept, more) = (AtomicUsize::new(0), Mutex::default(), Vec::new());
-        let scenario = Self { name: name.to_owned(), server, folder, workers, kept, more };
+        let (workers, task_queue) = (AtomicUsize::new(0), name.to_owned());
+        let world = Arc::new(World { kept: Mutex::default(), folder, workers, task_queue });
+        let scenario = Self { name: name.to_owned(), server, world, more: Vec::new() };
         scenario.edit("mandate.toml", r#"task_queue = "mandate""#, &format!(r#"task_queue = "{name}""#));
         scenario.server_command(&[]);
         scenario
@@ -74,7 +95,7 @@ impl Scenario {
     /// A file of the operating folder.
     #[must_use]
     pub fn path(&self, file: &str) -> PathBuf {
-        self.folder.path().join(file)
+        self.world.folder.path().join(file)
     }
 
     /// Writes a file of the operating folder.
@@ -110,8 +131,12 @@ impl Scenario {
 
     /// Environment of every program of this test.
     fn env(&self, more: &[(&str, &str)]) -> Vec<(String, String)> {
+        self.told(self.server.env(), more)
+    }
+
+    fn told(&self, server: Vec<(String, String)>, more: &[(&str, &str)]) -> Vec<(String, String)> {
         let more = more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-        self.server.env().into_iter().chain(self.more.clone()).chain(more).collect()
+        server.into_iter().chain(self.more.clone()).chain(more).collect()
     }
 
     /// Starts a worker and waits until it polls.
@@ -145,17 +170,17 @@ impl Scenario {
 
     /// Starts a worker with more arguments and environment.
     pub async fn worker_process_with(&self, more: &[&str], env: &[(&str, &str)]) -> Process {
-        let number = self.workers.fetch_add(1, Ordering::Relaxed);
-        let env = self.env(env);
+        let number = self.world.workers.fetch_add(1, Ordering::Relaxed);
+        let env = self.told(self.server.worker_env(), env);
         let env: Vec<(&str, &str)> = env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        let folder = self.folder.path();
+        let folder = self.world.folder.path();
         let arguments = [&["worker", "--folder", folder.to_str().expect("text")], more].concat();
         Process::start(&program("mandate"), &arguments, &env, folder, self.path(&format!("worker-{number}.log"))).await
     }
 
     /// Lets a worker run until the test ends.
     pub fn keep(&self, worker: Process) {
-        self.kept.lock().expect("no panic").push(worker);
+        self.world.kept.lock().expect("no panic").push(worker);
     }
 
     /// The program `mandate` with this folder.
@@ -167,18 +192,18 @@ impl Scenario {
     pub async fn mandate_with_env(&self, env: &[(&str, &str)], arguments: &[&str]) -> Said {
         let env = self.env(env);
         let env: Vec<(&str, &str)> = env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        let folder = self.folder.path().to_str().expect("text");
+        let folder = self.world.folder.path().to_str().expect("text");
         let arguments: Vec<&str> = arguments.iter().copied().chain(["--folder", folder]).collect();
-        say(&program("mandate"), &arguments, &env, self.folder.path()).await
+        say(&program("mandate"), &arguments, &env, self.world.folder.path()).await
     }
 
     /// The same at a terminal: once it asks, something else happens, then the answer is typed.
     pub async fn mandate_at_terminal(&self, arguments: &[&str], meanwhile: impl AsyncFnOnce(), answer: &str) -> Said {
         let env = self.env(&[]);
         let env: Vec<(&str, &str)> = env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        let folder = self.folder.path().to_str().expect("text");
+        let folder = self.world.folder.path().to_str().expect("text");
         let arguments: Vec<&str> = arguments.iter().copied().chain(["--folder", folder]).collect();
-        say_at_terminal(&program("mandate"), &arguments, &env, self.folder.path(), meanwhile, answer).await
+        say_at_terminal(&program("mandate"), &arguments, &env, self.world.folder.path(), meanwhile, answer).await
     }
 
     /// The Temporal CLI.
@@ -188,14 +213,19 @@ impl Scenario {
 
     /// Starts a run of the refunds agent whose workflow id is the test's name.
     pub async fn start_run(&self, prompt: &str) {
-        let task = json!({ "agent": AGENT, "prompt": prompt, "on_behalf_of": "ana@acme.example" });
+        let ana = "ana@acme.example";
+        let task = if self.accepts_keys() {
+            self.signed_task(prompt, ana)
+        } else {
+            json!({ "agent": AGENT, "prompt": prompt, "on_behalf_of": ana })
+        };
         self.start_input(&task.to_string()).await;
     }
 
     /// Starts a run with an input as written.
     pub async fn start_input(&self, input: &str) {
-        let name = self.name.as_str();
-        let start = ["workflow", "start", "--type", "AgentWorkflow", "--task-queue", name, "--workflow-id", name];
+        let (queue, id) = (self.world.task_queue.as_str(), self.name.as_str());
+        let start = ["workflow", "start", "--type", "AgentWorkflow", "--task-queue", queue, "--workflow-id", id];
         self.temporal(&[&start[..], &["--input", input]].concat()).await.ok();
     }
 
@@ -207,20 +237,18 @@ impl Scenario {
 
     /// Sends a signal through the client: many at once are faster that way. Whether it was taken.
     pub async fn handle_signal(&self, signal: &str, input: &str) -> bool {
-        let metadata = [("encoding".to_owned(), b"json/plain".to_vec())].into();
-        let payload = Payload { metadata, data: input.as_bytes().to_vec(), ..Payload::default() };
-        let input = RawValue::new(vec![payload]);
-        self.handle().signal(UntypedSignal::new(signal), input, WorkflowSignalOptions::default()).await.is_ok()
+        let (signal, options) = (UntypedSignal::new(signal), WorkflowSignalOptions::default());
+        self.handle().signal(signal, many::raw(input), options).await.is_ok()
     }
 
-    /// Approves a request.
+    /// Approves a request, with a signature where the folder accepts keys.
     pub async fn approve(&self, request: &str, by: &str) {
-        self.signal("approve", &json!({ "request_id": request, "by": by }).to_string()).await.ok();
+        self.decide(request, Verdict::Approve, by, None).await;
     }
 
-    /// Rejects a request.
+    /// Rejects a request, with a signature where the folder accepts keys.
     pub async fn reject(&self, request: &str, by: &str) {
-        self.signal("reject", &json!({ "request_id": request, "by": by, "comment": "not now" }).to_string()).await.ok();
+        self.decide(request, Verdict::Reject, by, Some("not now")).await;
     }
 
     /// The run.
@@ -365,7 +393,8 @@ impl Scenario {
     /// The system of record before any worker: the server makes its file, then sees that nobody is there.
     async fn new_payments(&self) -> PathBuf {
         let database = self.path("var/payments.db");
-        say(&program("refunds-mcp"), &["--database", database.to_str().expect("text")], &[], self.folder.path()).await;
+        say(&program("refunds-mcp"), &["--database", database.to_str().expect("text")], &[], self.world.folder.path())
+            .await;
         database
     }
 
@@ -411,61 +440,16 @@ impl Scenario {
         self.handle().fetch_history(WorkflowFetchHistoryOptions::default())
     }
 
-    /// Stores the history as an example of a behaviour, where `UPDATE_HISTORIES` is set. Names of machines and processes
-    /// are left out.
-    pub async fn store_history(&self, behaviour: &str) {
-        self.store(self.raw_history(), behaviour).await;
-    }
-
-    /// The same for an execution that is not the newest of its run.
-    pub async fn store_execution(&self, run_id: &str, behaviour: &str) {
-        let execution = WorkflowExecutionInfo::builder()
-            .namespace(self.server.client.namespace())
-            .workflow_id(&self.name)
-            .run_id(run_id)
-            .build();
-        let handle = execution.bind_untyped(self.server.client.clone());
-        self.store(handle.fetch_history(WorkflowFetchHistoryOptions::default()), behaviour).await;
-    }
-
-    async fn store(&self, history: WorkflowHistory, behaviour: &str) {
-        if std::env::var_os("UPDATE_HISTORIES").is_none() {
-            return;
-        }
-        let json = history.to_json().await.expect("JSON");
-        let mut history: Value = serde_json::from_slice(&json).expect("JSON");
-        let host = fs::read_to_string("/proc/sys/kernel/hostname").expect("the machine's name");
-        anonymous(&mut history, host.trim());
-        let file = workspace_folder().join("tests/histories").join(format!("{behaviour}.json"));
-        fs::write(file, format!("{history}\n")).expect("the history");
-    }
-
     /// Fails the test with what the workers said last.
     pub fn give_up(&self, why: &str) -> ! {
         let mut logs = String::new();
-        for number in 0..self.workers.load(Ordering::Relaxed) {
+        for number in 0..self.world.workers.load(Ordering::Relaxed) {
             let log = fs::read_to_string(self.path(&format!("worker-{number}.log"))).unwrap_or_default();
             let lines: Vec<&str> = log.lines().collect();
             let tail = lines.iter().skip(lines.len().saturating_sub(25)).copied().collect::<Vec<_>>().join("\n");
             logs = format!("{logs}\n--- worker {number} ---\n{tail}");
         }
         panic!("{why}{logs}");
-    }
-}
-
-fn anonymous(value: &mut Value, host: &str) {
-    match value {
-        Value::Object(entries) => {
-            for (name, value) in entries {
-                match value {
-                    Value::String(text) if name == "identity" || text.contains(host) => "worker".clone_into(text),
-                    Value::String(_) | Value::Null | Value::Bool(_) | Value::Number(_) => {}
-                    nested @ (Value::Object(_) | Value::Array(_)) => anonymous(nested, host),
-                }
-            }
-        }
-        Value::Array(items) => items.iter_mut().for_each(|item| anonymous(item, host)),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
 }
 

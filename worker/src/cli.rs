@@ -3,14 +3,18 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
-use mandate_domain::{AgentName, PersonId, RequestId, Resolution, ToolCallId};
+use mandate_domain::{AgentName, PersonId};
 
 use crate::{output::OutputFormat, telemetry::LogFormat};
 
+mod key;
 mod operate;
+mod people;
 mod policy;
 
+pub use key::{Key, NewKey, ShowKey};
 pub use operate::{Apply, Change, Quarantine, QuarantineAdd, QuarantineLift, Rollback};
+pub use people::{Answer, Approve, Decide, Halt, Pause, ProofOptions, Resolve, SenderOptions, Steer};
 pub use policy::{Backtest, ExplainPolicy, Policy, TestPolicy};
 
 const EXAMPLES: &str = "\
@@ -23,6 +27,8 @@ Examples:
   mandate run --agent acme/support/refunds --on-behalf-of ana@acme.example 'Refund order o1'
   mandate approvals                               what waits for people
   mandate approve refund-o1 --by bo@acme.example
+  mandate answer refund-o1 'yes' --by bo@acme.example
+  mandate halt refund-o1 --by olga@acme.example
   mandate explain refund-o1 --folder examples/refunds
   mandate apply --by kim@acme.example             make the folder's policies the active ones
   mandate quarantine add tool:payments.refund --by bo@acme.example --reason 'pays twice'
@@ -73,16 +79,16 @@ pub enum Command {
     Run(Run),
     /// Show where a run stands
     Status(Status),
-    /// List what waits for people, over all runs
-    #[command(after_help = "Examples:\n  mandate approvals\n  mandate approvals --output json    for programs")]
-    Approvals(Listing),
-    /// Approve a request
+    /// List what waits for people, over all runs: requests, questions, calls whose outcome nobody knows
     #[command(after_help = "\
-Example:
-  mandate approve refund-o1 --request r1-7f3a9c --by bo@acme.example --comment 'checked the invoice'
+Examples:
+  mandate approvals
+  mandate approvals --output json    for programs
 
-The card with the exact arguments is shown first. Exit code 3: the decision does not count, with the reason.")]
-    Approve(Decide),
+What ends first comes first. Each run is asked itself; those whose worker gives no answer are named at the end.")]
+    Approvals(Listing),
+    /// Approve a request, as it is or with other arguments
+    Approve(Approve),
     /// Reject a request
     #[command(after_help = "\
 Example:
@@ -91,8 +97,28 @@ Example:
 The card with the exact arguments is shown first; one rejection is enough. Exit code 3: the decision does not count,
 with the reason.")]
     Reject(Decide),
+    /// Answer a question of an agent
+    Answer(Answer),
     /// Say what became of a call whose outcome nobody knows
     Resolve(Resolve),
+    /// Tell a running agent something more
+    Steer(Steer),
+    /// Let a run wait: what is under way ends, and nothing new begins
+    #[command(after_help = "\
+Example:
+  mandate pause refund-o1 --by olga@acme.example --comment 'asking the customer'
+
+`mandate resume` lets it go on. Exit code 3: it does not count, with the reason.")]
+    Pause(Pause),
+    /// Let a paused run go on
+    #[command(after_help = "\
+Example:
+  mandate resume refund-o1 --by olga@acme.example
+
+Exit code 3: it does not count, with the reason.")]
+    Resume(Pause),
+    /// End runs, and report what was stopped and what had already happened
+    Halt(Halt),
     /// Tell what happened in a run, from the audit log
     Explain(Explain),
     /// Check the operating folder
@@ -137,6 +163,17 @@ Examples:
 It is effective with the next step of every run, also of calls that wait for approval."
     )]
     Quarantine(Quarantine),
+    /// Keys that people sign decisions with
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  mandate key new bo.pem --person bo@acme.example
+  mandate key show bo.pem
+
+Where `[identity]` of mandate.toml accepts `key`, a person decides with a signature by a key that stands there as theirs."
+    )]
+    Key(Key),
     /// The audit log
     #[command(subcommand)]
     Audit(Audit),
@@ -186,8 +223,9 @@ pub struct Worker {
 /// Options of `run`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Example:
+Examples:
   mandate run --agent acme/support/refunds --on-behalf-of ana@acme.example --workflow-id refund-o1 'Refund order o1'
+  mandate run --agent acme/support/refunds --on-behalf-of ana@acme.example --key ana.pem 'Refund order o1'
 
 The result is printed as JSON. Exit code 0: completed, 3: stopped or denied, 1: failed.")]
 pub struct Run {
@@ -200,6 +238,9 @@ pub struct Run {
     /// Who starts it, if that is not the person it acts for: policy decides whether they may
     #[arg(long, value_name = "PERSON")]
     pub started_by: Option<PersonId>,
+    /// What shows who starts it: that person
+    #[command(flatten)]
+    pub proof: ProofOptions,
     /// Workflow id; two runs with one id cannot be open at once [default: made up]
     #[arg(long)]
     pub workflow_id: Option<String>,
@@ -232,53 +273,6 @@ pub struct Listing {
     /// How the listing is written
     #[arg(long, value_enum, default_value_t)]
     pub output: OutputFormat,
-}
-
-/// Options of `approve` and `reject`.
-#[derive(Debug, Args)]
-pub struct Decide {
-    /// The run's workflow id
-    pub workflow_id: String,
-    /// The request; may be left out while only one is pending
-    #[arg(long, value_name = "REQUEST-ID")]
-    pub request: Option<RequestId>,
-    /// Who decides: you
-    #[arg(long, value_name = "PERSON")]
-    pub by: PersonId,
-    /// A remark for the record
-    #[arg(long)]
-    pub comment: Option<String>,
-    /// Do not ask for confirmation; needed where there is no terminal
-    #[arg(long)]
-    pub yes: bool,
-}
-
-/// Options of `resolve`.
-#[derive(Debug, Args)]
-#[command(after_help = "Example:\n  mandate resolve refund-o1 t2.0 happened --by bo@acme.example")]
-pub struct Resolve {
-    /// The run's workflow id
-    pub workflow_id: String,
-    /// The call, as the card names it: `t2.0`
-    pub call: ToolCallId,
-    /// What became of it: happened, did-not-happen or skip
-    #[arg(value_parser = resolution)]
-    pub resolution: Resolution,
-    /// Who says so: you
-    #[arg(long, value_name = "PERSON")]
-    pub by: PersonId,
-    /// A remark for the record
-    #[arg(long)]
-    pub comment: Option<String>,
-}
-
-fn resolution(text: &str) -> Result<Resolution, String> {
-    match text {
-        "happened" => Ok(Resolution::Happened),
-        "did-not-happen" => Ok(Resolution::DidNotHappen),
-        "skip" => Ok(Resolution::Skip),
-        _ => Err("it is `happened`, `did-not-happen` or `skip`".to_owned()),
-    }
 }
 
 /// Options of `explain`.
@@ -337,6 +331,7 @@ pub enum WitnessKind {
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory as _;
+    use mandate_domain::{Proof, render};
 
     use super::*;
 
@@ -382,6 +377,26 @@ mod tests {
     }
 
     #[test]
+    fn the_commands_on_cards_are_understood() {
+        let call = "t2.0".parse().unwrap();
+        for way in [Proof::Key, Proof::Jwt] {
+            let mut commands = render::decide_commands("refund o1", "r1-7f3a9c", &[way]).to_vec();
+            commands.push(render::answer_command("refund o1", "q1-7f3a9c", &[way]));
+            commands.push(render::resolve_command("refund o1", call, &[way]));
+            for command in commands {
+                let parsed = Cli::try_parse_from(words(&command)).map_err(|error| error.to_string());
+                assert!(parsed.is_ok(), "{command}: {parsed:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_token_on_the_command_line_is_refused_and_not_repeated() {
+        let error = parse("mandate approve w --token eyJhbGciOiJFZERTQSJ9").unwrap_err();
+        assert!(error.contains("--token") && error.contains("env:NAME") && !error.contains("eyJ"), "{error}");
+    }
+
+    #[test]
     fn global_options_stand_anywhere() {
         for line in ["mandate --address a:1 check --folder x", "mandate check --folder x --address a:1"] {
             let global = parse(line).unwrap().global;
@@ -395,8 +410,14 @@ mod tests {
             ("mandate run --agent refunds --on-behalf-of ana x", "tenant/unit/agent"),
             ("mandate run --agent a/b/c x", "--on-behalf-of"),
             ("mandate approve w --request 7 --by bo", "r2-7f3a9c"),
-            ("mandate approve w", "--by"),
+            ("mandate approve w --by bo --key bo.pem --token env:T", "--token"),
+            ("mandate approve w --by bo --edit --arguments {}", "--arguments"),
+            ("mandate reject w --by bo --arguments {}", "--arguments"),
+            ("mandate answer w yes --question r1-7f3a9c", "q1-7f3a9c"),
             ("mandate resolve w t1.0 perhaps --by bo", "did-not-happen"),
+            ("mandate steer w", "<TEXT>"),
+            ("mandate halt --by bo", "<WORKFLOW>"),
+            ("mandate halt w --wait 90000", "86400"),
             ("mandate resolve w 1 skip --by bo", "t3.1"),
             ("mandate status w --output xml", "json"),
             ("mandate rollback 3f9c2a7 --by kim", "8 to 64"),

@@ -11,20 +11,28 @@ use crate::{
     output::Exit,
 };
 
+pub mod answer;
 pub mod apply;
 pub mod approvals;
+mod ask;
+mod card;
 mod change;
 pub mod check;
 pub mod decide;
 pub mod demo;
 pub mod doctor;
 pub mod explain;
+pub mod halt;
+pub mod key;
 pub mod policy;
 pub mod quarantine;
 pub mod resolve;
 pub mod rollback;
 pub mod run;
+mod sender;
 pub mod status;
+pub mod steer;
+mod tell;
 pub mod verify;
 pub mod worker;
 
@@ -40,9 +48,14 @@ pub async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Run(options) => run::run(&global, options).await,
         Command::Status(options) => status::status(&global, &options).await,
         Command::Approvals(options) => approvals::approvals(&global, &options).await,
-        Command::Approve(options) => decide::decide(&global, options, mandate_domain::Verdict::Approve).await,
-        Command::Reject(options) => decide::decide(&global, options, mandate_domain::Verdict::Reject).await,
+        Command::Approve(options) => decide::approve(&global, options).await,
+        Command::Reject(options) => decide::reject(&global, options).await,
+        Command::Answer(options) => answer::answer(&global, options).await,
         Command::Resolve(options) => resolve::resolve(&global, options).await,
+        Command::Steer(options) => steer::steer(&global, options).await,
+        Command::Pause(options) => steer::pause(&global, options).await,
+        Command::Resume(options) => steer::resume(&global, options).await,
+        Command::Halt(options) => halt::halt(&global, options).await,
         Command::Explain(options) => explain::explain(&global, &options).await,
         Command::Check(options) => check::check(&global, &options),
         Command::Policy(command) => policy::policy(&global, command).await,
@@ -51,6 +64,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Rollback(options) => rollback::rollback(&global, options).await,
         Command::Bundles(options) => rollback::bundles(&global, &options).await,
         Command::Quarantine(options) => quarantine::quarantine(&global, options).await,
+        Command::Key(command) => key::key(&command),
         Command::Audit(Audit::Verify(options)) => verify::verify(&global, &options).await,
     }
 }

@@ -15,9 +15,11 @@ mod agents;
 mod cases;
 mod classes;
 mod folder;
+mod identity;
 mod input_schema;
 mod limits;
 mod models;
+mod notify;
 mod policies;
 mod problems;
 mod profile;
@@ -114,7 +116,7 @@ fn read(problems: &Problems, folder: &Path, programs: &Path) -> Option<Config> {
     if !problems.is_empty() {
         return None;
     }
-    let Root { profile, store, task_queue, limits, groups, data_classes, servers, models } = root;
+    let Root { profile, store, task_queue, limits, groups, data_classes, servers, models, identity, notify } = root;
     let (tools, servers, models) = (tools.usable, servers.usable, models.usable);
     let registry = Registry {
         tools: tools.clone(),
@@ -126,7 +128,8 @@ fn read(problems: &Problems, folder: &Path, programs: &Path) -> Option<Config> {
     let policy = PolicyBundle::load(&sources, &registry)
         .map_err(|errors| errors.into_iter().for_each(|error| problems.policy(error)))
         .ok()?;
-    let catalog = Catalog { agents, tools, servers, models };
+    identity::check_gates(problems, &identity, &policy);
+    let catalog = Catalog { agents, tools, servers, models, identity, notify };
     Some(Config { folder, profile, catalog, store, task_queue, limits, policy })
 }
 

@@ -4,13 +4,15 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
+use futures::TryStreamExt as _;
 use mandate_domain::{AgentResult, render};
 use mandate_workflows::WORKFLOW_TYPE;
 use serde::{Serialize, de::DeserializeOwned};
 use temporalio_client::{
     Client, ClientOptions, Connection, ConnectionOptions, RpcOptions, UntypedQuery, UntypedSignal, UntypedUpdate,
-    UntypedWorkflow, WorkflowExecuteUpdateOptions, WorkflowExecutionInfo, WorkflowGetResultOptions, WorkflowHandle,
-    WorkflowIdConflictPolicy, WorkflowQueryOptions, WorkflowSignalOptions, WorkflowStartOptions,
+    UntypedWorkflow, WorkflowDescribeOptions, WorkflowExecuteUpdateOptions, WorkflowExecution, WorkflowExecutionInfo,
+    WorkflowExecutionStatus, WorkflowGetResultOptions, WorkflowHandle, WorkflowIdConflictPolicy, WorkflowListOptions,
+    WorkflowQueryOptions, WorkflowSignalOptions, WorkflowStartOptions,
     envconfig::ClientConfigProfile,
     errors::{
         WorkflowGetResultError, WorkflowInteractionError, WorkflowQueryError, WorkflowStartError, WorkflowUpdateError,
@@ -82,6 +84,19 @@ impl Unreachable {
     /// What to do.
     pub const ADVICE: &str = "Start one with `temporal server start-dev`, or name another with --address, \
                               TEMPORAL_ADDRESS or a profile in temporal.toml";
+}
+
+/// Where an execution stands, as Temporal itself knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    /// Its run id.
+    pub run_id: String,
+    /// Run id of the first execution of its chain, from servers that say so.
+    pub first_run_id: Option<String>,
+    /// Whether it is open.
+    pub is_open: bool,
+    /// Whether another execution continues it.
+    pub is_continued: bool,
 }
 
 /// How an execution ended.
@@ -213,7 +228,8 @@ impl Temporal {
     /// # Errors
     /// When there is no such run, no worker answers, or the answer cannot be read.
     pub async fn query<T: DeserializeOwned>(&self, handle: &Handle, name: &str) -> anyhow::Result<T> {
-        let options = WorkflowQueryOptions::builder().rpc_options(question()).build();
+        let question = RpcOptions::builder().timeout(QUESTION_TIMEOUT).build();
+        let options = WorkflowQueryOptions::builder().rpc_options(question).build();
         let answer = handle.query(UntypedQuery::new(name), RawValue::new(Vec::new()), options).await;
         let workflow_id = &handle.info().workflow_id;
         match answer {
@@ -226,6 +242,40 @@ impl Temporal {
             )),
             Err(error) => Err(anyhow::anyhow!("`{}` gives no answer: {error}", render::escape_line(workflow_id))),
         }
+    }
+
+    /// Lists executions that a list filter finds, at most so many.
+    ///
+    /// # Errors
+    /// When Temporal cannot be asked, or does not understand the filter.
+    pub async fn list(&self, filter: &str, limit: usize) -> anyhow::Result<Vec<WorkflowExecution>> {
+        let options = WorkflowListOptions::builder().limit(limit).build();
+        let listed = self.client.list_workflows(filter, options).try_collect().await;
+        listed.map_err(|error| anyhow::anyhow!("cannot list runs: {}", innermost(&error)))
+    }
+
+    /// Asks Temporal, and no worker, where an execution stands.
+    ///
+    /// # Errors
+    /// When there is no such execution or Temporal cannot be asked.
+    pub async fn standing(&self, handle: &Handle) -> anyhow::Result<Standing> {
+        let question = RpcOptions::builder().timeout(QUESTION_TIMEOUT).build();
+        let options = WorkflowDescribeOptions::builder().rpc_options(question).build();
+        let described = match handle.describe(options).await {
+            Ok(described) => described,
+            Err(WorkflowInteractionError::NotFound(_)) => return Err(self.not_found(&handle.info().workflow_id)),
+            Err(WorkflowInteractionError::Rpc(status)) => anyhow::bail!("cannot look at the run: {}", status.message()),
+            Err(error) => anyhow::bail!("cannot look at the run: {error}"),
+        };
+        let info = described.raw_description.workflow_execution_info.as_ref();
+        let first_run_id = info.map(|info| info.first_run_id.clone()).filter(|first| !first.is_empty());
+        let status = described.status();
+        Ok(Standing {
+            run_id: described.run_id().to_owned(),
+            first_run_id,
+            is_open: matches!(status, WorkflowExecutionStatus::Running | WorkflowExecutionStatus::Paused),
+            is_continued: status == WorkflowExecutionStatus::ContinuedAsNew,
+        })
     }
 
     /// Sends an update and waits for what came of it.
@@ -288,10 +338,6 @@ impl Temporal {
         let (workflow_id, namespace) = (render::escape_line(workflow_id), &self.namespace);
         anyhow::anyhow!("no open run `{workflow_id}` in namespace `{namespace}` at `{}`", self.address)
     }
-}
-
-fn question() -> RpcOptions {
-    RpcOptions::builder().timeout(QUESTION_TIMEOUT).build()
 }
 
 fn raw(value: &impl Serialize) -> anyhow::Result<RawValue> {

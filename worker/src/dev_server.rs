@@ -2,7 +2,8 @@
 //!
 //! [`find`] answers which server to use: one that the environment or `temporal.toml` names, else the `temporal` program
 //! on `PATH`, else a build of the Go module `tools/temporal` that pins it. [`DevServer::start`] runs that program.
-//! `mandate demo` and the tests share both, so they meet the same server.
+//! `mandate demo` and the tests share both, so they meet the same server. [`built_server`] is the server that tests of
+//! who may do what need: that of the CLI takes every caller.
 //!
 //! Promises: listens on the loopback address only, every port is free and explicit, and the server ends with its owner,
 //! even when the owner is killed. Deliberately absent: anything for production.
@@ -21,7 +22,8 @@ use nix::unistd::Pid;
 use tokio::process::Child;
 
 pub use build::BuildServerError;
-pub use find::{FindServerError, Found, find};
+pub use find::{FindServerError, Found, built_server, find};
+pub use launch::{free_ports, port_was_taken};
 pub use link::workflow_url;
 
 use launch::{Ports, ReadyError};

@@ -1,16 +1,22 @@
 //! What the program says: data on stdout, everything else on stderr, the decision in the exit code.
 
 use std::{
+    borrow::Cow,
     fmt::Display,
-    io::{self, Write as _},
+    io::{self, IsTerminal as _, Write as _},
     process::ExitCode,
+    time::Duration,
 };
 
 use clap::ValueEnum;
+use indicatif::ProgressBar;
 use mandate_activities::policy::OpenPolicyError;
 use serde::Serialize;
 
 use crate::config::ConfigErrors;
+
+/// How often a sign of life moves.
+const TICK_EVERY: Duration = Duration::from_millis(120);
 
 /// How a listing is written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
@@ -66,6 +72,30 @@ pub struct UsageError(pub String);
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Refused(pub String);
+
+/// A sign of life on a terminal; nothing elsewhere.
+#[derive(Debug)]
+pub struct Progress(ProgressBar);
+
+impl Progress {
+    /// Begins.
+    #[must_use]
+    pub fn start() -> Self {
+        let bar = if io::stderr().is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
+        bar.enable_steady_tick(TICK_EVERY);
+        Self(bar)
+    }
+
+    /// Says what is being done.
+    pub fn say(&self, what: impl Into<Cow<'static, str>>) {
+        self.0.set_message(what);
+    }
+
+    /// Takes it away.
+    pub fn end(&self) {
+        self.0.finish_and_clear();
+    }
+}
 
 /// Prints clap's message: help and version are data, everything else is wrong usage.
 #[must_use]

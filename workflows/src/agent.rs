@@ -149,12 +149,11 @@ mod handlers {
             let sent = input.answer()?;
             let run = self.open_for_updates()?;
             let waits = |id: &QuestionId| run.waiting_questions().any(|waiting| waiting.question.id == *id);
-            match &sent.instruction {
-                Instruction::Answer { question, .. } if waits(question) => Ok(()),
-                other => {
-                    Err(format!("no question `{}` waits in this run", other.about().unwrap_or_default()).into())
-                }
+            if matches!(&sent.instruction, Instruction::Answer { question, .. } if waits(question)) {
+                return Ok(());
             }
+            let about = sent.instruction.about().unwrap_or_default();
+            Err(format!("no question `{about}` waits in this run").into())
         }
 
         #[update]

@@ -143,6 +143,7 @@ pub struct ReviewApprovalInput {
 /// What `review_approval` reviews.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[expect(clippy::large_enum_variant, reason = "few at a time, and each is moved once or twice")]
 pub enum ReviewSubject {
     /// A person's decision.
     Decision {
@@ -189,12 +190,48 @@ pub struct ReviewInstructionInput {
 
 /// Output of `review_instruction`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "ReviewedInstruction")]
 pub struct ReviewInstructionOutput {
     /// What came of it.
     #[serde(flatten)]
     pub review: InstructionReview,
     /// Where the audit chain stands.
     pub audit: ChainHead,
+}
+
+/// The same as histories have it. In the first ones a person's word on a lost call was the only instruction, and what it
+/// settled stood without a `review`.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum ReviewedInstruction {
+    Now {
+        #[serde(flatten)]
+        review: InstructionReview,
+        audit: ChainHead,
+    },
+    FirstSettled {
+        settled: ToolCallOutcome,
+        refused: Option<String>,
+        audit: ChainHead,
+    },
+    FirstRefused {
+        refused: String,
+        audit: ChainHead,
+    },
+}
+
+impl From<ReviewedInstruction> for ReviewInstructionOutput {
+    fn from(reviewed: ReviewedInstruction) -> Self {
+        match reviewed {
+            ReviewedInstruction::Now { review, audit } => Self { review, audit },
+            ReviewedInstruction::FirstSettled { settled: outcome, refused: note, audit } => {
+                Self { review: InstructionReview::Settled { outcome, note }, audit }
+            }
+            ReviewedInstruction::FirstRefused { refused: reason, audit } => {
+                Self { review: InstructionReview::Refused { reason }, audit }
+            }
+        }
+    }
 }
 
 /// Input of `notify`.

@@ -107,7 +107,7 @@ impl Lenient {
     pub fn decide(&self) -> Result<ApprovalDecision, String> {
         let sent: SentUpdate = self.decode(DECIDE_FORM)?;
         let SentUpdate { verdict, request_id, by, comment, arguments, signature, token } = sent;
-        SentDecision { request_id, by, comment, arguments, signature, token }.check(verdict)
+        SentDecision { request_id, arguments, by, comment, signature, token }.check(verdict)
     }
 
     /// The answer to a question.

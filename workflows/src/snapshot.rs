@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use mandate_domain::{
     Address, AgentRun, InstructionReview, ModelTurn, Proof, ToolCallId, ToolCallOutcome, Usage,
-    agent_run::{CallState, Event},
+    agent_run::{Call, CallState, Event, MessageAnswer},
     render,
 };
 use serde::{Deserialize, Serialize};
@@ -106,6 +106,12 @@ pub struct Status {
     pub questions: Vec<PendingQuestion>,
     /// Calls whose outcome nobody knows.
     pub unknown_outcomes: Vec<ToolCallId>,
+    /// The same calls, with what is known of each.
+    #[serde(default)]
+    pub unknown_calls: Vec<UnknownCall>,
+    /// What came of the last messages whose senders gave them an id, the oldest first: a signal has no answer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub answers: Vec<MessageAnswer>,
     /// Messages that do not count: refused at once, or reviewed and refused.
     pub refused_messages: u64,
     /// Why the last one was.
@@ -132,6 +138,8 @@ impl Status {
             questions: PendingQuestion::all(run, workflow_id),
             waiting: run.waiting_requests().map(|waiting| waiting.request.id.to_string()).collect(),
             unknown_outcomes: run.calls().iter().filter(|call| unknown(&call.state)).map(|call| call.id).collect(),
+            unknown_calls: UnknownCall::all(run, workflow_id),
+            answers: run.answers().cloned().collect(),
             refused_messages,
             last_refusal: last_refusal.map(str::to_owned),
         }
@@ -238,5 +246,45 @@ impl PendingQuestion {
             }
         };
         run.waiting_questions().map(one).collect()
+    }
+}
+
+/// One call of which nobody knows whether it happened, in the answer of the query `status`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct UnknownCall {
+    /// The call.
+    pub call: ToolCallId,
+    /// Its tool. Foreign text.
+    pub tool: String,
+    /// What is known. Foreign text.
+    pub reason: String,
+    /// The card, in Markdown.
+    pub card: String,
+    /// The command to say what became of it.
+    pub command: String,
+}
+
+impl UnknownCall {
+    /// All of a run, in the model's order.
+    #[must_use]
+    pub fn all(run: &AgentRun, workflow_id: &str) -> Vec<Self> {
+        let accepts = run.accepts();
+        let one = |call: &Call| match &call.state {
+            CallState::Unknown { reason } => Some(Self {
+                call: call.id,
+                tool: call.tool.clone(),
+                reason: reason.clone(),
+                card: render::unknown_card(workflow_id, call, reason, &accepts),
+                command: render::resolve_command(workflow_id, call.id, &accepts),
+            }),
+            CallState::Calling
+            | CallState::Waiting
+            | CallState::LookingUp { .. }
+            | CallState::Asked
+            | CallState::Held { .. }
+            | CallState::Ended { .. }
+            | CallState::Abandoned => None,
+        };
+        run.calls().iter().filter_map(one).collect()
     }
 }

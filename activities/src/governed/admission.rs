@@ -1,6 +1,6 @@
 //! Who asks: only an execution whose chain `open_run` opened in this store.
 
-use mandate_domain::{Origin, Proof, RunChain, Who};
+use mandate_domain::{Origin, RunChain, Who};
 use mandate_workflows::{WORKFLOW_TYPE, contract::RunPointer};
 
 use super::{Admitted, Governed};
@@ -50,7 +50,7 @@ impl Governed {
             agent: row.agent.clone(),
             agent_version: row.opened.pins.agent_version.clone(),
             on_behalf_of: row.on_behalf_of.clone(),
-            proof: Proof::Claimed,
+            proof: row.opened.proof,
         };
         let key = self.store.address_key(row.agent.tenant()).await?;
         Ok(Admitted { chain, row, who, origin, key, pointer })

@@ -31,14 +31,14 @@ impl Governed {
     ) -> Result<Option<Result<BuiltinAnswer, ClaimRanOut>>, ActivityFailure> {
         let builtin = match tool.reach.builtin() {
             Some(builtin @ (BuiltinTool::ReadResult | BuiltinTool::SubmitAnswer)) => builtin,
-            Some(BuiltinTool::CurrentTime) | None => return Ok(None),
+            Some(BuiltinTool::CurrentTime | BuiltinTool::AskHuman) | None => return Ok(None),
         };
         if let Err(late) = permit.may_send() {
             return Ok(Some(Err(late)));
         }
         let answered = match builtin {
             BuiltinTool::ReadResult => self.read_result(run, arguments).await?,
-            BuiltinTool::SubmitAnswer | BuiltinTool::CurrentTime => submitted(arguments),
+            BuiltinTool::SubmitAnswer | BuiltinTool::CurrentTime | BuiltinTool::AskHuman => submitted(arguments),
         };
         Ok(Some(Ok(answered)))
     }

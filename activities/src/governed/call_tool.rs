@@ -20,7 +20,7 @@ use crate::{
     failure::ActivityFailure,
     guards::{self, Guard, on},
     heartbeat::Heartbeat,
-    store::{EffectRow, EffectState, StoreError, Tx},
+    store::{EffectRow, EffectState, MadeRequest, StoreError, Tx},
     tools::{CallToolError, PrepareToolError, PreparedTool},
 };
 
@@ -80,9 +80,14 @@ impl Governed {
     ) -> Result<RecordedCall, ActivityFailure> {
         let reply = self.store.reply(&run.chain, id.turn).await?;
         let index = usize::try_from(id.index).unwrap_or(usize::MAX);
-        let proposed = reply
-            .and_then(|row| row.reply.calls.into_iter().nth(index))
-            .filter(|_| id.revision == 1 || !on(Guard::RecordedCall));
+        let mut proposed = reply.and_then(|row| row.reply.calls.into_iter().nth(index));
+        if id.revision > 1 && on(Guard::RecordedCall) {
+            let revision = self.store.revision(&run.chain, id).await?;
+            proposed = proposed.zip(revision).map(|(proposed, revision)| ProposedCall {
+                arguments: Arguments::Object(revision.arguments),
+                ..proposed
+            });
+        }
         let Some(proposed) = proposed else {
             let reason = format!("call `{id}` stands in no recorded model reply of this run");
             return Err(self.intrusion(caller, reason).await?);
@@ -110,6 +115,9 @@ impl Governed {
                 && on(Guard::LookFirst)
             {
                 return Ok(end.outcome);
+            }
+            if let Some(asked) = self.asked_already(&mut tx, call.id).await? {
+                return Ok(asked);
             }
             let locked = match &checked {
                 Ok(checked) => self.is_locked(&mut tx, checked.tool).await?,
@@ -140,6 +148,9 @@ impl Governed {
             }
         };
         match self.decide_and_record(caller, run, &checked, judged).await? {
+            Decided::Permitted(permit) if checked.tool.asks_people() => {
+                self.ask_question(caller, run, &checked, &permit).await
+            }
             Decided::Permitted(permit) => self.perform(run, &checked, &permit, prepared).await,
             Decided::Ended(outcome) => Ok(outcome),
         }
@@ -253,7 +264,7 @@ impl Governed {
             input: &recorded.input,
             amounts: call.tool.amounts_of(call.arguments),
             cost_micros: call.tool.cost_micros,
-            approved: tx.approved_gates(recorded.id, &recorded.input).await?,
+            approved: tx.approved_gates(recorded.id, &recorded.input, caller.now_ms()).await?,
         };
         let effect = tx.effect(subject.effect).await?;
         let begun = effect.as_ref().is_some_and(|row| matches!(row.state, EffectState::Open));
@@ -286,7 +297,7 @@ impl Governed {
                 Ok(Decided::Ended(outcome))
             }
             PolicyOutcome::RequireApproval(gates) => {
-                let requests = self.ask(&mut tx, run, call, gates).await?;
+                let requests = self.ask(&mut tx, caller, run, call, gates).await?;
                 tx.commit().await?;
                 Ok(Decided::Ended(ToolCallOutcome::ApprovalRequired { requests }))
             }
@@ -309,24 +320,32 @@ impl Governed {
         Ok(self.denied_for_approver(tx, call.recorded.id, subject.input).await?.unwrap_or(decision))
     }
 
-    /// One request for each gate that is not open yet.
+    /// One request for each gate that is not open yet. What lapsed before it was used is asked anew.
     async fn ask(
         &self,
         tx: &mut Tx,
+        caller: &Caller,
         run: &Admitted,
         call: &CheckedCall<'_>,
         gates: &[Gate],
     ) -> Result<Vec<ApprovalRequest>, ActivityFailure> {
         let recorded = call.recorded;
-        let ids = tx.make_requests(recorded.id, gates, &recorded.input).await?;
+        for lapsed in tx.lapse_requests(recorded.id, caller.now_ms()).await? {
+            self.record_expired(tx, run, recorded.id, &lapsed).await?;
+        }
+        let wait_max_secs = run.row.opened.limits.approval_wait_max_secs;
+        let made = tx.make_requests(recorded.id, gates, &recorded.input, caller.now_ms(), wait_max_secs).await?;
         let view = self.view(tx).await?;
-        let mut requests = Vec::with_capacity(ids.len());
-        for (id, gate) in ids.into_iter().zip(gates) {
+        let mut requests = Vec::with_capacity(made.len());
+        for (made, gate) in made.into_iter().zip(gates) {
+            let MadeRequest { id, digest, expires_ms } = made;
             let body = RecordBody::ApprovalRequested {
                 request: id.clone(),
                 effect: EffectId::Tool(recorded.id),
                 input: recorded.input.clone(),
                 gate: gate.clone(),
+                digest: Some(digest.clone()),
+                expires_ms,
             };
             if tx.recorded(&format!("{id}/asked")).await?.is_none() {
                 self.append(tx, run, format!("{id}/asked"), body).await?;
@@ -337,7 +356,9 @@ impl Governed {
                 tool: call.tool.name.to_string(),
                 arguments: recorded.input.clone(),
                 gate: gate.clone(),
-                arguments_shown: view.card(run, call.tool, call.arguments, gate),
+                arguments_shown: view.card(run, call.tool, call.arguments, &gate.approvers),
+                digest: Some(digest),
+                expires_ms,
             });
         }
         Ok(requests)

@@ -99,6 +99,9 @@ impl Governed {
             EffectId::Tool(_) => {
                 failpoint!("tool.before_intent");
             }
+            EffectId::Notice(_) => {
+                failpoint!("notice.before_intent");
+            }
         }
         tx.commit().await?;
         match subject.effect {
@@ -107,6 +110,9 @@ impl Governed {
             }
             EffectId::Tool(_) => {
                 failpoint!("tool.after_intent");
+            }
+            EffectId::Notice(_) => {
+                failpoint!("notice.after_intent");
             }
         }
         Ok(RecordedPermit::new(run.chain.clone(), subject.effect, claimed.epoch, send_by))

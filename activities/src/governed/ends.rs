@@ -253,11 +253,10 @@ fn refusal_text(refusal: &Refusal) -> String {
         RefusalKind::Denied => format!("Not performed: policy denies this call. {reason}"),
         RefusalKind::Rejected => format!("Not performed: a person rejected this call. {reason}"),
         RefusalKind::Expired => format!("Not performed: nobody decided about this call in time (expired). {reason}"),
-        RefusalKind::ToolNotOffered => format!("Not performed: {reason}"),
         RefusalKind::InvalidArguments => {
             format!("Not performed: the arguments are in error. {reason} Correct them and call again.")
         }
-        RefusalKind::ToolChanged | RefusalKind::RunEnded => {
+        RefusalKind::ToolNotOffered | RefusalKind::ToolChanged | RefusalKind::RunEnded | RefusalKind::Revised => {
             format!("Not performed: {reason}")
         }
         RefusalKind::ResolvedByPerson => reason.clone(),

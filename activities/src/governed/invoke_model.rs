@@ -49,6 +49,11 @@ struct Told {
     head: Address,
 }
 
+/// What a turn appends to the transcript: results, then instructions.
+fn appended(input: &InvokeModelInput) -> Vec<Address> {
+    input.append.iter().chain(&input.instructions).cloned().collect()
+}
+
 fn submits_answer(tool: &ToolDefinition) -> bool {
     tool.reach.builtin() == Some(BuiltinTool::SubmitAnswer)
 }
@@ -106,7 +111,7 @@ impl Governed {
         input: &InvokeModelInput,
     ) -> Result<Option<ModelCallOutcome>, ActivityFailure> {
         let Some(row) = self.store.reply(&run.chain, input.turn).await? else { return Ok(None) };
-        if row.before == input.transcript && row.append == input.append {
+        if row.before == input.transcript && row.append == appended(input) {
             return Ok(Some(ModelCallOutcome::Replied(self.recorded_turn(run, &row).await?)));
         }
         let reason = format!("turn {} was asked before with another transcript", input.turn);
@@ -209,15 +214,43 @@ impl Governed {
         let mut head = before;
         let mut ends = Vec::with_capacity(calls);
         for index in 0..u32::try_from(calls).unwrap_or(u32::MAX) {
-            let call = ToolCallId::new(input.turn - 1, index);
+            let call = tx.last_revision(ToolCallId::new(input.turn - 1, index)).await?;
             let Some(end) = tx.call_end(call).await? else {
                 return Ok(Err(format!("call `{call}` has no recorded result")));
             };
-            let message = self.result_message(run, call, &end.message, &end.outcome).await?;
+            let changed = self.changed_arguments(tx, run, call).await?;
+            let message = self.result_message(run, call, &end.message, &end.outcome, changed).await?;
             head = tx.append_message(run.tenant(), Some(&head), &message).await?;
             ends.push(end.message);
         }
-        if ends == input.append { Ok(Ok(head)) } else { Ok(Err("other results than the recorded ones".to_owned())) }
+        if ends != input.append {
+            return Ok(Err("other results than the recorded ones".to_owned()));
+        }
+        self.append_instructions(tx, run, input, head).await
+    }
+
+    /// Appends what people told the run since the last turn, each once.
+    async fn append_instructions(
+        &self,
+        tx: &mut Tx,
+        run: &Admitted,
+        input: &InvokeModelInput,
+        mut head: Address,
+    ) -> Result<Result<Address, String>, ActivityFailure> {
+        let delivered = tx.deliver_instructions(input.turn, &input.instructions).await?;
+        let Some(delivered) = delivered.or_else(|| (!on(Guard::InstructionAccepted)).then(Vec::new)) else {
+            return Ok(Err("an instruction that nobody accepted, or that the model has read before".to_owned()));
+        };
+        let said = delivered.iter().map(|row| (Some(&row.said_by), &row.content));
+        let unchecked = input.instructions.iter().skip(delivered.len()).map(|content| (None, content));
+        for (by, content) in said.chain(unchecked) {
+            let text = self.store.content(run.tenant(), content).await?;
+            let Some(text) = text else { return Ok(Err("an instruction without content".to_owned())) };
+            let from = by.map_or_else(String::new, |by| format!(" of {by}"));
+            let message = Message::User { text: format!("A further instruction{from}:\n\n{text}") };
+            head = tx.append_message(run.tenant(), Some(&head), &message).await?;
+        }
+        Ok(Ok(head))
     }
 
     async fn result_message(
@@ -226,6 +259,7 @@ impl Governed {
         call: ToolCallId,
         address: &Address,
         outcome: &ToolCallOutcome,
+        changed: Option<String>,
     ) -> Result<Message, ActivityFailure> {
         let text = self.store.content(run.tenant(), address).await?;
         let text =
@@ -234,10 +268,25 @@ impl Governed {
             ToolCallOutcome::Returned { is_error, .. } => *is_error,
             ToolCallOutcome::Refused { .. }
             | ToolCallOutcome::ApprovalRequired { .. }
+            | ToolCallOutcome::AnswerRequired { .. }
             | ToolCallOutcome::OutcomeUnknown { .. }
             | ToolCallOutcome::NotPerformed => true,
         };
-        Ok(Message::Tool { call, text, is_error })
+        // The model knows the call under the id of the first revision.
+        Ok(Message::Tool { call: call.proposed(), text: changed.unwrap_or_default() + &text, is_error })
+    }
+
+    /// What the model is told of arguments that an approver put in place of its own.
+    async fn changed_arguments(
+        &self,
+        tx: &mut Tx,
+        run: &Admitted,
+        call: ToolCallId,
+    ) -> Result<Option<String>, ActivityFailure> {
+        let (revision, tool) = (tx.revision(call).await?, self.tool_of(run, call).await?);
+        let Some((revision, tool)) = revision.zip(tool) else { return Ok(None) };
+        let arguments = self.view(tx).await?.arguments_for_agent(run, tool, &revision.arguments);
+        Ok(Some(format!("An approver changed the arguments of this call to {arguments}.\n\n")))
     }
 
     async fn ask_model(
@@ -308,7 +357,7 @@ impl Governed {
         let (effect, epoch) = (permit.effect(), permit.epoch());
         match tx.settle(effect, epoch, &stored, KnownBy::Answer).await? {
             Settled::First => {
-                tx.record_reply(input.turn, &input.transcript, &input.append, &after, reply).await?;
+                tx.record_reply(input.turn, &input.transcript, &appended(input), &after, reply).await?;
                 let body = outcome_record(permit, after.clone(), Some(reply.usage), &told.facts.classes, took);
                 self.append(&mut tx, run, format!("{effect}/outcome/{epoch}"), body).await?;
             }

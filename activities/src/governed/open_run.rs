@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use mandate_domain::{
-    AgentDefinition, AgentTask, ChainHead, Digest, Message, OpenedRun, PersonId, Proof, RecordBody, RunChain, RunPins,
+    AgentDefinition, AgentTask, ChainHead, Digest, Message, OpenedRun, Proof, RecordBody, RunChain, RunPins,
     ToolDefinition, Who, canonical,
     policy::{PersonAction, PolicyDecision, RunOf},
     quarantine::first_hit,
@@ -13,7 +13,7 @@ use mandate_workflows::{
     lenient::{Lenient, Start},
 };
 
-use super::{Governed, failpoint, judge::targets_of};
+use super::{Governed, failpoint, judge::targets_of, prove_start::Starters};
 use crate::{
     caller::Caller,
     executions::StartedExecution,
@@ -23,6 +23,14 @@ use crate::{
     store::{NewRun, Tx},
     tools::PrepareToolError,
 };
+
+/// What a run is opened with.
+struct Opening<'a> {
+    task: &'a AgentTask,
+    agent: &'a AgentDefinition,
+    tools: Vec<ToolDefinition>,
+    starters: &'a Starters,
+}
 
 impl Governed {
     /// Opens the run of the caller's execution. Opened before, it is given back as it is.
@@ -43,8 +51,10 @@ impl Governed {
         }
         let task = task_of(&started)?;
         let agent = self.resolve_agent(&task)?;
+        let starters = self.prove_start(&chain, &started, &task).await?;
         let tools = self.resolve_tools(agent).await?;
-        self.record_opening(caller, chain, &task, agent, tools).await
+        let opening = Opening { task: &task, agent, tools, starters: &starters };
+        self.record_opening(caller, chain, opening).await
     }
 
     fn resolve_agent(&self, task: &AgentTask) -> Result<&AgentDefinition, ActivityFailure> {
@@ -105,35 +115,36 @@ impl Governed {
         &self,
         tx: &mut Tx,
         chain: &RunChain,
-        task: &AgentTask,
-        agent: &AgentDefinition,
+        opening: &Opening<'_>,
     ) -> Result<PolicyDecision, ActivityFailure> {
+        let agent = opening.agent;
         let run = RunOf {
             agent: &agent.name,
             agent_owner: &agent.owner,
-            on_behalf_of: &task.on_behalf_of,
+            on_behalf_of: &opening.task.on_behalf_of,
             workflow_id: &chain.workflow_id,
         };
-        self.judge_person(tx, starter(task), PersonAction::StartRun { run }).await
+        self.judge_person(tx, &opening.starters.starter.by, PersonAction::StartRun { run }).await
     }
 
     /// Records a refused start in the store's own chain: the run was never opened and has none.
     async fn refuse_start(
         &self,
-        task: &AgentTask,
+        opening: &Opening<'_>,
         decision: PolicyDecision,
     ) -> Result<ActivityFailure, ActivityFailure> {
-        let (by, reason) = (starter(task).clone(), decision.reason);
+        let (task, starter) = (opening.task, &opening.starters.starter);
+        let (by, proof, reason) = (starter.by.clone(), starter.proof, decision.reason);
         let body = RecordBody::OperatorRefused {
             action: "start_run".to_owned(),
             target: format!("agent:{} for {}", task.agent, task.on_behalf_of),
             by: by.clone(),
-            proof: Proof::Claimed,
+            proof,
             policies: decision.policies,
             bundle: Some(decision.bundle),
             reason: reason.clone(),
         };
-        self.store.begin_own().await?.commit(&by, Proof::Claimed, &self.holder, body).await?;
+        self.store.begin_own().await?.commit(&by, proof, &self.holder, body).await?;
         Ok(ActivityFailure::StartDenied { by, agent: task.agent.clone(), reason })
     }
 
@@ -141,17 +152,21 @@ impl Governed {
         &self,
         caller: &Caller,
         chain: RunChain,
-        task: &AgentTask,
-        agent: &AgentDefinition,
-        tools: Vec<ToolDefinition>,
+        opening: Opening<'_>,
     ) -> Result<OpenRunOutput, ActivityFailure> {
+        let (task, agent, starters) = (opening.task, opening.agent, opening.starters);
         let tenant = agent.name.tenant();
         let mut tx = self.store.begin(&chain).await?;
-        let started = self.judge_start(&mut tx, &chain, task, agent).await?;
+        let started = self.judge_start(&mut tx, &chain, &opening).await?;
         if !started.is_allowed() && on(Guard::Starter) {
             drop(tx);
-            return Err(self.refuse_start(task, started).await?);
+            return Err(self.refuse_start(&opening, started).await?);
         }
+        if let Some(reason) = self.used_before(&mut tx, starters).await? {
+            drop(tx);
+            return Err(self.refuse_unproved(task, &starters.starter.by, reason).await?);
+        }
+        let tools = opening.tools;
         let pins = self.pins(agent, &tools, started.bundle)?;
         let tool_digests = canonical::digest(&pins.tools)?;
         let prompt = tx.put_content(tenant, &task.prompt).await?;
@@ -159,7 +174,17 @@ impl Governed {
         let system = tx.append_message(tenant, None, &system).await?;
         let user = Message::User { text: task.prompt.clone() };
         let transcript = tx.append_message(tenant, Some(&system), &user).await?;
-        let opened = OpenedRun { run: chain.clone(), pins: pins.clone(), limits: agent.limits, transcript };
+        let other = starters.other();
+        let opened = OpenedRun {
+            run: chain.clone(),
+            pins: pins.clone(),
+            limits: agent.limits,
+            transcript,
+            starter: other.map(|other| other.by.clone()),
+            proof: starters.person.proof,
+            accepts: self.identities.settings().accepted.iter().copied().collect(),
+            notifies: self.catalog.notify.is_some(),
+        };
         let on_behalf_of = task.on_behalf_of.clone();
         let new = NewRun {
             agent: agent.name.clone(),
@@ -174,7 +199,7 @@ impl Governed {
             agent: agent.name.clone(),
             agent_version: pins.agent_version,
             on_behalf_of: task.on_behalf_of.clone(),
-            proof: Proof::Claimed,
+            proof: starters.person.proof,
         };
         let (model, instructions, bundle, store) = (pins.model, pins.instructions, pins.bundle, pins.store);
         let body = RecordBody::RunOpened {
@@ -183,7 +208,10 @@ impl Governed {
             instructions,
             tools: tool_digests,
             bundle,
-            started_by: task.started_by.clone(),
+            started_by: other.map(|other| other.by.clone()),
+            started_by_proof: other.map(|other| other.proof).filter(|proof| *proof != Proof::Claimed),
+            evidence: starters.person.evidence.clone(),
+            started_by_evidence: other.and_then(|other| other.evidence.clone()),
             policies: started.policies,
             store,
         };
@@ -193,10 +221,6 @@ impl Governed {
         failpoint!("open.after_commit");
         Ok(OpenRunOutput { opened, audit })
     }
-}
-
-fn starter(task: &AgentTask) -> &PersonId {
-    task.started_by.as_ref().unwrap_or(&task.on_behalf_of)
 }
 
 /// The task in the execution's start input, read by the same rules as the workflow reads it.

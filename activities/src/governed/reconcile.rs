@@ -171,6 +171,9 @@ impl Governed {
         if let Some(end) = tx.call_end(call.id).await? {
             return Ok(not_performed(&end.outcome).unwrap_or(end.outcome));
         }
+        if let Some(asked) = self.asked_already(&mut tx, call.id).await? {
+            return Ok(asked);
+        }
         match tx.effect(EffectId::Tool(call.id)).await?.map(|row| row.state) {
             None | Some(EffectState::Released) => {
                 let refusal = refusal(RefusalKind::RunEnded, "the run stopped before it was performed.".to_owned());
@@ -197,6 +200,7 @@ fn not_performed(outcome: &ToolCallOutcome) -> Option<ToolCallOutcome> {
         ToolCallOutcome::Refused { .. }
         | ToolCallOutcome::Returned { .. }
         | ToolCallOutcome::ApprovalRequired { .. }
+        | ToolCallOutcome::AnswerRequired { .. }
         | ToolCallOutcome::OutcomeUnknown { .. }
         | ToolCallOutcome::NotPerformed => None,
     }

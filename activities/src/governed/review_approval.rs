@@ -1,15 +1,22 @@
-//! `review_approval`: is this decision one that counts? Checked and recorded in one transaction.
+//! `review_approval`: is this decision one that counts? Who decided is proved first; then it is checked and recorded in
+//! one transaction.
 
 use mandate_domain::{
-    ApprovalDecision, EffectId, Gate, Proof, RecordBody, Refusal, RefusalKind, RequestId, Review, ToolCallId,
+    ApprovalDecision, EffectId, Gate, RecordBody, Refusal, RefusalKind, RequestId, Review, Statement, ToolCallId,
     ToolCallOutcome, Verdict,
-    approval::{Parties, admit_decision},
+    approval::{Arrival, Decider, Parties, admit_decision},
     policy::{PersonAction, PolicyDecision},
+    proof::DecisionSaid,
     render,
 };
 use mandate_workflows::contract::{ReviewApprovalInput, ReviewApprovalOutput, ReviewSubject};
 
-use super::{Admitted, Governed, RUN_ENDED, call_tool::refusal, failpoint};
+use super::{
+    Admitted, Governed, RUN_ENDED,
+    call_tool::refusal,
+    failpoint,
+    identify::{SentMessage, Signed},
+};
 use crate::{
     caller::Caller,
     failure::ActivityFailure,
@@ -21,9 +28,19 @@ use crate::{
 /// What the record says of a decision about a request that was decided before.
 const ALREADY_DECIDED: &str = "the request was decided already";
 
+/// A decision that is being reviewed.
+pub(super) struct Decided<'a> {
+    pub(super) call: ToolCallId,
+    pub(super) decision: &'a ApprovalDecision,
+    pub(super) signed: &'a Signed,
+    /// When it is reviewed, by the server's clock.
+    now_ms: u64,
+    /// Key of its record.
+    key: String,
+}
+
 /// What the review of a decision found.
 struct Reviewed {
-    call: ToolCallId,
     /// What policy says of whoever decided, if it was asked.
     judged: Option<PolicyDecision>,
     /// Why the decision does not count, if it does not.
@@ -31,7 +48,7 @@ struct Reviewed {
 }
 
 impl Governed {
-    /// Reviews a decision or an expiry.
+    /// Reviews a decision, an expiry or an escalation.
     pub(crate) async fn review_approval(
         &self,
         caller: &Caller,
@@ -40,12 +57,26 @@ impl Governed {
         let _heartbeat = Heartbeat::start(caller.context());
         let run = self.admit(caller, &input.run).await?;
         caller.not_cancelled()?;
-        let mut tx = self.begin(&run).await?;
-        let review = match &input.subject {
-            ReviewSubject::Decision { decision, ordinal } => {
-                self.review_decision(&mut tx, &run, input.call, decision, *ordinal).await?
+        let call = input.call;
+        let (tx, review) = match &input.subject {
+            ReviewSubject::Decision { decision, ordinal, arrival } => {
+                let signed = self.signed(caller, &run, decision, arrival.as_ref()).await?;
+                let key = format!("{}/decided/{ordinal}", decision.request);
+                let mut tx = self.begin(&run).await?;
+                let decided = Decided { call, decision, signed: &signed, now_ms: caller.now_ms(), key };
+                let review = self.review_decision(&mut tx, &run, &decided).await?;
+                (tx, review)
             }
-            ReviewSubject::Expiry { request } => self.review_expiry(&mut tx, &run, input.call, request).await?,
+            ReviewSubject::Expiry { request } => {
+                let mut tx = self.begin(&run).await?;
+                let review = self.review_expiry(&mut tx, &run, call, request).await?;
+                (tx, review)
+            }
+            ReviewSubject::Escalation { request } => {
+                let mut tx = self.begin(&run).await?;
+                let review = self.review_escalation(&mut tx, &run, call, request).await?;
+                (tx, review)
+            }
         };
         failpoint!("review.before_commit");
         let audit = tx.commit().await?;
@@ -53,18 +84,53 @@ impl Governed {
         Ok(ReviewApprovalOutput { review, audit })
     }
 
+    /// Who decided. The statement names the request's own digest, as the store has it.
+    async fn signed(
+        &self,
+        caller: &Caller,
+        run: &Admitted,
+        decision: &ApprovalDecision,
+        arrival: Option<&Arrival>,
+    ) -> Result<Signed, ActivityFailure> {
+        let row = self.begin(run).await?.request(&decision.request).await?;
+        // A request that is not there has no digest to prove anything over; the review refuses it.
+        let digest = row.as_ref().map_or_else(|| run.key.address(b"no such request"), |row| row.digest.clone());
+        let statement = Statement::decision(&DecisionSaid {
+            request: &decision.request,
+            request_digest: &digest,
+            verdict: decision.verdict,
+            comment: decision.comment.as_deref(),
+            arguments: decision.arguments.as_ref(),
+        });
+        let verdict = decision.verdict;
+        let is_same = |payload: mandate_workflows::lenient::Lenient| {
+            payload.decision(verdict).is_ok_and(|sent| sent == *decision)
+        };
+        let sent = SentMessage {
+            claimed_by: decision.by.as_ref(),
+            evidence: &decision.evidence,
+            statement,
+            arrival,
+            expires_ms: row.and_then(|row| row.expires_ms),
+            is_same: &is_same,
+        };
+        self.identify(caller, run, sent).await
+    }
+
     async fn review_decision(
         &self,
         tx: &mut Tx,
         run: &Admitted,
-        call: ToolCallId,
-        decision: &ApprovalDecision,
-        ordinal: u32,
+        decided: &Decided<'_>,
     ) -> Result<Review, ActivityFailure> {
-        let key = format!("{}/decided/{ordinal}", decision.request);
+        let (call, decision) = (decided.call, decided.decision);
         let row = tx.request(&decision.request).await?.filter(|row| row.call == call);
         // The answer of an earlier attempt may have been lost: the same decision is told the same.
-        if let Some(RecordBody::ApprovalDecided { refused, verdict, .. }) = tx.recorded(&key).await? {
+        if let Some(RecordBody::ApprovalDecided { refused, verdict, arguments, .. }) = tx.recorded(&decided.key).await?
+        {
+            if refused.is_none() && arguments.is_some() {
+                return Ok(Review::Revised { call: call.revised() });
+            }
             return self.recorded_review(tx, call, row, refused, verdict, &decision.request).await;
         }
         let mut judged = None;
@@ -72,69 +138,92 @@ impl Governed {
             None => Some(format!("no request `{}` was made for call `{call}`", decision.request)),
             Some(row) if row.state != RequestState::Open && on(Guard::RequestOpen) => Some(ALREADY_DECIDED.to_owned()),
             Some(_) if tx.is_closed() && on(Guard::ClosedRun) => Some(RUN_ENDED.to_owned()),
-            Some(row) => self.refuse_decision(tx, run, row, decision, &mut judged).await?,
+            Some(row) => self.refuse_decision(tx, run, row, decided, &mut judged).await?,
         };
-        self.record_decided(tx, run, decision, key, Reviewed { call, judged, refused: refused.clone() }).await?;
+        let reviewed = Reviewed { judged, refused: refused.clone() };
+        self.record_decided(tx, run, decided, reviewed).await?;
         match (refused, row) {
             (Some(reason), _) if reason == ALREADY_DECIDED => Ok(Review::AlreadyDecided),
             (Some(reason), _) => Ok(Review::Refused { reason }),
-            (None, Some(row)) => self.count(tx, run, &row, decision).await,
+            (None, Some(row)) => self.count(tx, run, &row, decided).await,
             (None, None) => Ok(Review::AlreadyDecided),
         }
     }
 
-    /// The rule that keeps this person from deciding, if there is one: the gate's, or a policy's.
+    /// The rule that keeps this decision from counting, if there is one: its proof's, the gate's, or a policy's.
     async fn refuse_decision(
         &self,
         tx: &mut Tx,
         run: &Admitted,
         row: &RequestRow,
-        decision: &ApprovalDecision,
+        decided: &Decided<'_>,
         judged: &mut Option<PolicyDecision>,
     ) -> Result<Option<String>, ActivityFailure> {
+        let (decision, signed) = (decided.decision, decided.signed);
+        if signed.why_not().is_some() {
+            return Ok(signed.why_not());
+        }
+        // Used up in any case. Whoever just decides twice is told so below, and not that a proof is good once.
+        let used_before = signed.keeps_from_counting(tx, &decided.key).await?;
         let approved_by = tx.votes(&row.id).await?;
-        let parties =
-            Parties { requester: run.row.on_behalf_of.clone(), agent_owner: run.row.definition.owner.clone() };
-        let groups = self.policy.in_force(tx).await?.registry().groups_of(&decision.by);
-        let admitted = admit_decision(&row.gate, &decision.by, &groups, &parties, &approved_by);
-        if let Some(refused) = admitted.err().filter(guards::refuses) {
+        let editor = tx.revision(row.call).await?.map(|revision| revision.editor);
+        let requester = run.row.on_behalf_of.clone();
+        let starter = run.row.opened.starter.clone().unwrap_or_else(|| requester.clone());
+        let parties = Parties { requester, agent_owner: run.row.definition.owner.clone(), starter, editor };
+        let groups = self.policy.in_force(tx).await?.registry().groups_of(&signed.by);
+        let verdict = decision.verdict;
+        let person = Decider { by: &signed.by, proof: signed.proof, member_of: &groups, verdict };
+        let broken = admit_decision(&row.gate, row.escalated, person, &parties, &approved_by).err().unwrap_or_default();
+        if let Some(refused) = broken.iter().find(|broken| guards::refuses(broken)) {
             return Ok(Some(refused.to_string()));
+        }
+        if used_before.is_some() {
+            return Ok(used_before);
         }
         let Some(tool) = self.tool_of(run, row.call).await? else {
             return Ok(Some(format!("call `{}` names no tool of this run", row.call)));
         };
         let action = PersonAction::Decide { run: run.about(), tool, gate: &row.gate.id, verdict: decision.verdict };
-        let decided = self.judge_person(tx, &decision.by, action).await?;
-        let refused = (!decided.is_allowed() && on(Guard::Decider))
-            .then(|| format!("policy does not let `{}` decide: {}", decision.by, decided.reason));
-        *judged = Some(decided);
-        Ok(refused)
+        let said = self.judge_person(tx, &signed.by, action).await?;
+        let refused = (!said.is_allowed() && on(Guard::Decider))
+            .then(|| format!("policy does not let `{}` decide: {}", signed.by, said.reason));
+        *judged = Some(said);
+        match (refused, &decision.arguments) {
+            (None, Some(arguments)) => Self::refuse_edit(run, row, tool, arguments),
+            (refused, _) => Ok(refused),
+        }
     }
 
     async fn record_decided(
         &self,
         tx: &mut Tx,
         run: &Admitted,
-        decision: &ApprovalDecision,
-        key: String,
+        decided: &Decided<'_>,
         reviewed: Reviewed,
     ) -> Result<(), ActivityFailure> {
+        let (decision, signed) = (decided.decision, decided.signed);
         let comment = match &decision.comment {
             Some(text) => Some(tx.put_content(run.tenant(), text).await?),
             None => None,
         };
+        let arguments = match &decision.arguments {
+            Some(arguments) => Some(run.key.address_of(arguments)?),
+            None => None,
+        };
         let body = RecordBody::ApprovalDecided {
             request: decision.request.clone(),
-            effect: EffectId::Tool(reviewed.call),
+            effect: EffectId::Tool(decided.call),
             verdict: decision.verdict,
-            by: decision.by.clone(),
-            proof: Proof::Claimed,
+            by: signed.by.clone(),
+            proof: signed.proof,
+            evidence: signed.evidence.clone(),
             policies: reviewed.judged.as_ref().map(|judged| judged.policies.clone()).unwrap_or_default(),
             bundle: reviewed.judged.map(|judged| judged.bundle),
             refused: reviewed.refused,
             comment,
+            arguments,
         };
-        self.append(tx, run, key, body).await
+        self.append(tx, run, decided.key.clone(), body).await
     }
 
     async fn count(
@@ -142,21 +231,22 @@ impl Governed {
         tx: &mut Tx,
         run: &Admitted,
         row: &RequestRow,
-        decision: &ApprovalDecision,
+        decided: &Decided<'_>,
     ) -> Result<Review, ActivityFailure> {
-        match decision.verdict {
-            Verdict::Approve => {
-                tx.vote(&row.id, &decision.by).await?;
+        match (decided.decision.verdict, &decided.decision.arguments) {
+            (Verdict::Approve, Some(arguments)) => self.revise(tx, run, row, decided, arguments).await,
+            (Verdict::Approve, None) => {
+                tx.vote(&row.id, &decided.signed.by).await?;
                 let review = counted(tx, row).await?;
                 if matches!(review, Review::Counted { quorum_reached: true, .. }) {
-                    tx.set_request_state(&row.id, RequestState::Approved).await?;
+                    tx.approve_request(&row.id, decided.now_ms).await?;
                 }
                 Ok(review)
             }
-            Verdict::Reject => {
+            (Verdict::Reject, _) => {
                 tx.set_request_state(&row.id, RequestState::Rejected).await?;
                 tx.withdraw_requests(row.call).await?;
-                let refusal = Refusal { policies: vec![row.gate.id.clone()], ..rejected(decision) };
+                let refusal = Refusal { policies: vec![row.gate.id.clone()], ..rejected(decided.decision) };
                 let outcome = self.end_refused(tx, run, row.call, refusal).await?;
                 Ok(result_of(outcome).map_or(Review::AlreadyDecided, |result| Review::Rejected { result }))
             }
@@ -202,8 +292,7 @@ impl Governed {
             RequestState::Open | RequestState::Approved => {
                 tx.set_request_state(id, RequestState::Expired).await?;
                 tx.withdraw_requests(call).await?;
-                let body = RecordBody::ApprovalExpired { request: id.clone(), effect: EffectId::Tool(call) };
-                self.append(tx, run, format!("{id}/expired"), body).await?;
+                self.record_expired(tx, run, call, id).await?;
                 let expired = expired(&row.gate);
                 let outcome = self.end_refused(tx, run, call, expired).await?;
                 Ok(result_of(outcome).map_or(Review::AlreadyDecided, |result| Review::Expired { result }))
@@ -214,6 +303,46 @@ impl Governed {
             }
             RequestState::Rejected | RequestState::Withdrawn | RequestState::Consumed => Ok(Review::AlreadyDecided),
         }
+    }
+
+    pub(super) async fn record_expired(
+        &self,
+        tx: &mut Tx,
+        run: &Admitted,
+        call: ToolCallId,
+        id: &RequestId,
+    ) -> Result<(), ActivityFailure> {
+        let body = RecordBody::ApprovalExpired { request: id.clone(), effect: EffectId::Tool(call) };
+        self.append(tx, run, format!("{id}/expired"), body).await
+    }
+
+    /// Lets further people decide, and shows the arguments as all who may can see them.
+    async fn review_escalation(
+        &self,
+        tx: &mut Tx,
+        run: &Admitted,
+        call: ToolCallId,
+        id: &RequestId,
+    ) -> Result<Review, ActivityFailure> {
+        let row = tx.request(id).await?.filter(|row| row.call == call && row.state == RequestState::Open);
+        let Some((row, escalation)) = row.and_then(|row| Some((row.clone(), row.gate.escalation?))) else {
+            return Ok(Review::AlreadyDecided);
+        };
+        if tx.is_closed() {
+            return Ok(Review::Refused { reason: RUN_ENDED.to_owned() });
+        }
+        let Some(arguments) = self.arguments_of(run, call).await? else {
+            return Ok(Review::Refused { reason: format!("call `{call}` has no arguments to show") });
+        };
+        let Some(tool) = self.tool_of(run, call).await? else {
+            return Ok(Review::Refused { reason: format!("call `{call}` names no tool of this run") });
+        };
+        tx.escalate_request(id).await?;
+        let body =
+            RecordBody::ApprovalEscalated { request: id.clone(), effect: EffectId::Tool(call), to: escalation.to };
+        self.append(tx, run, format!("{id}/escalated"), body).await?;
+        let arguments_shown = self.view(tx).await?.card(run, tool, &arguments, &row.gate.deciders(true));
+        Ok(Review::Escalated { arguments_shown })
     }
 }
 
@@ -226,6 +355,7 @@ fn result_of(outcome: ToolCallOutcome) -> Option<mandate_domain::Content> {
     match outcome {
         ToolCallOutcome::Returned { result, .. } | ToolCallOutcome::Refused { result, .. } => Some(result),
         ToolCallOutcome::ApprovalRequired { .. }
+        | ToolCallOutcome::AnswerRequired { .. }
         | ToolCallOutcome::OutcomeUnknown { .. }
         | ToolCallOutcome::NotPerformed => None,
     }

@@ -1,33 +1,65 @@
-//! `review_instruction`: a person says what became of a call whose outcome is unknown. The store is looked at first: an
-//! outcome that came in meanwhile settles the call, and the person is told.
+//! `review_instruction`: what a person tells a run, and the end of a question's time. Who says it is proved first; then it
+//! is checked and recorded in one transaction. The store is looked at first: an outcome that came in meanwhile settles a
+//! call, and the person is told.
 
 use mandate_domain::{
-    Content, EffectId, KnownBy, PersonId, Proof, RecordBody, RefusalKind, Resolution, ToolCallId, ToolCallOutcome,
+    Content, EffectId, Instruction, InstructionReview, KnownBy, QuestionId, RecordBody, RefusalKind, Resolution,
+    SentInstruction, ToolCallId, ToolCallOutcome,
+    agent_run::Word,
+    approval::Arrival,
     policy::{PersonAction, PolicyDecision},
 };
-use mandate_workflows::contract::{Instruction, ReviewInstructionInput, ReviewInstructionOutput};
+use mandate_workflows::{
+    contract::{ReviewInstructionInput, ReviewInstructionOutput},
+    lenient::Lenient,
+};
 use serde_json::json;
 
-use super::{Admitted, Governed, call_tool::refusal};
+use super::{
+    Admitted, Governed, RUN_ENDED,
+    call_tool::refusal,
+    failpoint,
+    identify::{SentMessage, Signed},
+};
 use crate::{
     caller::Caller,
     failure::ActivityFailure,
     guards::{Guard, on},
     heartbeat::Heartbeat,
-    store::{EffectState, Tx},
+    store::{EffectState, StoreError, Tx},
 };
 
-/// A person's word on a call.
-struct Word<'a> {
-    call: ToolCallId,
-    resolution: Resolution,
-    by: &'a PersonId,
-    comment: Option<&'a str>,
-    ordinal: u32,
+/// What the model reads where an outcome came in before a person's word.
+const CAME_IN: &str = "an outcome had come in meanwhile; it stands";
+
+/// An instruction that is being reviewed.
+pub(super) struct Heard<'a> {
+    pub(super) sent: &'a SentInstruction,
+    pub(super) signed: &'a Signed,
+    pub(super) ordinal: u32,
+}
+
+impl Heard<'_> {
+    /// Key of its record.
+    pub(super) fn key(&self) -> String {
+        match &self.sent.instruction {
+            Instruction::Resolve { call, .. } => format!("{call}/resolved/{}", self.ordinal),
+            Instruction::Answer { .. } | Instruction::Steer { .. } | Instruction::Pause | Instruction::Resume => {
+                format!("instruction/{}", self.ordinal)
+            }
+        }
+    }
+}
+
+/// What kept an instruction from counting, and what policy said, if it was asked.
+#[derive(Default)]
+pub(super) struct Checked {
+    pub(super) refused: Option<String>,
+    pub(super) judged: Option<PolicyDecision>,
 }
 
 impl Governed {
-    /// Reviews an instruction.
+    /// Reviews an instruction, or the end of a question's time.
     pub(crate) async fn review_instruction(
         &self,
         caller: &Caller,
@@ -36,112 +68,293 @@ impl Governed {
         let _heartbeat = Heartbeat::start(caller.context());
         let run = self.admit(caller, &input.run).await?;
         caller.not_cancelled()?;
-        let Instruction::Resolve { call, resolution, by, comment } = &input.instruction;
-        let word =
-            Word { call: *call, resolution: *resolution, by, comment: comment.as_deref(), ordinal: input.ordinal };
-        let mut tx = self.begin(&run).await?;
-        let (settled, refused) = self.resolve(&mut tx, &run, &word).await?;
+        let (tx, review) = match &input.word {
+            Word::Expiry { question } => {
+                let mut tx = self.begin(&run).await?;
+                let review = self.expire_question(&mut tx, &run, question).await?;
+                (tx, review)
+            }
+            Word::Sent { sent, arrival } => {
+                let signed = self.heard_from(caller, &run, sent, arrival).await?;
+                let mut tx = self.begin(&run).await?;
+                let heard = Heard { sent, signed: &signed, ordinal: input.ordinal };
+                let review = self.review_heard(&mut tx, &run, &heard).await?;
+                (tx, review)
+            }
+        };
+        failpoint!("instruction.before_commit");
         let audit = tx.commit().await?;
-        Ok(ReviewInstructionOutput { settled, refused, audit })
+        failpoint!("instruction.after_commit");
+        Ok(ReviewInstructionOutput { review, audit })
+    }
+
+    async fn heard_from(
+        &self,
+        caller: &Caller,
+        run: &Admitted,
+        sent: &SentInstruction,
+        arrival: &Arrival,
+    ) -> Result<Signed, ActivityFailure> {
+        let (instruction, sender) = (&sent.instruction, &sent.sender);
+        let about = instruction.about();
+        let statement = Self::instruction_statement(
+            run,
+            instruction.kind(),
+            about.as_deref(),
+            instruction.text(),
+            sender.message_id.as_deref(),
+        );
+        let expires_ms = match instruction {
+            Instruction::Answer { question, .. } => {
+                self.begin(run).await?.question(question).await?.map(|row| row.expires_ms)
+            }
+            Instruction::Resolve { .. } | Instruction::Steer { .. } | Instruction::Pause | Instruction::Resume => None,
+        };
+        let is_same = |payload: Lenient| read_again(&payload, instruction).is_ok_and(|other| other == *sent);
+        let message = SentMessage {
+            claimed_by: sender.by.as_ref(),
+            evidence: &sender.evidence,
+            statement,
+            arrival: Some(arrival),
+            expires_ms,
+            is_same: &is_same,
+        };
+        self.identify(caller, run, message).await
+    }
+
+    async fn review_heard(
+        &self,
+        tx: &mut Tx,
+        run: &Admitted,
+        heard: &Heard<'_>,
+    ) -> Result<InstructionReview, ActivityFailure> {
+        match &heard.sent.instruction {
+            Instruction::Resolve { call, resolution } => self.resolve(tx, run, heard, *call, *resolution).await,
+            Instruction::Answer { question, text } => self.take_answer(tx, run, heard, question, text).await,
+            Instruction::Steer { .. } | Instruction::Pause | Instruction::Resume => self.take_in(tx, run, heard).await,
+        }
+    }
+
+    /// A further instruction, pause or resume.
+    async fn take_in(
+        &self,
+        tx: &mut Tx,
+        run: &Admitted,
+        heard: &Heard<'_>,
+    ) -> Result<InstructionReview, ActivityFailure> {
+        let refused = match tx.recorded(&heard.key()).await? {
+            // The answer of an earlier attempt may have been lost: the same instruction is told the same.
+            Some(RecordBody::Instructed { refused, .. }) => refused,
+            Some(_) => return Err(StoreError::KeyConflict { key: heard.key() }.into()),
+            None => {
+                let run_of = run.about();
+                let action = match &heard.sent.instruction {
+                    Instruction::Pause => PersonAction::Pause { run: run_of },
+                    Instruction::Resume => PersonAction::Resume { run: run_of },
+                    Instruction::Steer { .. } | Instruction::Answer { .. } | Instruction::Resolve { .. } => {
+                        PersonAction::Steer { run: run_of }
+                    }
+                };
+                let checked = self.check_instruction(tx, heard, action).await?;
+                let refused = checked.refused.clone();
+                self.record_instructed(tx, run, heard, checked).await?;
+                refused
+            }
+        };
+        if let Some(reason) = refused {
+            return Ok(InstructionReview::Refused { reason });
+        }
+        let Some(text) = heard.sent.instruction.text() else { return Ok(InstructionReview::Taken { message: None }) };
+        let message = self.put(tx, run, text).await?;
+        tx.accept_instruction(heard.ordinal, &message.address, &heard.signed.by).await?;
+        Ok(InstructionReview::Taken { message: Some(message) })
+    }
+
+    /// What keeps an instruction from counting: the end of the run, its proof, or policy.
+    pub(super) async fn check_instruction(
+        &self,
+        tx: &mut Tx,
+        heard: &Heard<'_>,
+        action: PersonAction<'_>,
+    ) -> Result<Checked, ActivityFailure> {
+        let refused = |reason: String| Ok(Checked { refused: Some(reason), judged: None });
+        if tx.is_closed() && on(Guard::ClosedRun) {
+            return refused(RUN_ENDED.to_owned());
+        }
+        if let Some(reason) = heard.signed.keeps_from_counting(tx, &heard.key()).await? {
+            return refused(reason);
+        }
+        let by = &heard.signed.by;
+        let judged = self.judge_person(tx, by, action).await?;
+        let kind = heard.sent.instruction.kind().as_str();
+        let reason = format!("policy does not let `{by}` {kind}: {}", judged.reason);
+        Ok(Checked { refused: (!judged.is_allowed() && on(Guard::Instructor)).then_some(reason), judged: Some(judged) })
+    }
+
+    pub(super) async fn record_instructed(
+        &self,
+        tx: &mut Tx,
+        run: &Admitted,
+        heard: &Heard<'_>,
+        checked: Checked,
+    ) -> Result<(), ActivityFailure> {
+        let (instruction, signed) = (&heard.sent.instruction, heard.signed);
+        let text = match instruction.text() {
+            Some(text) => Some(tx.put_content(run.tenant(), text).await?),
+            None => None,
+        };
+        let comment = match &heard.sent.sender.comment {
+            Some(text) => Some(tx.put_content(run.tenant(), text).await?),
+            None => None,
+        };
+        let body = RecordBody::Instructed {
+            instruction: instruction.kind(),
+            about: instruction.about(),
+            text,
+            by: signed.by.clone(),
+            proof: signed.proof,
+            evidence: signed.evidence.clone(),
+            policies: checked.judged.as_ref().map(|judged| judged.policies.clone()).unwrap_or_default(),
+            bundle: checked.judged.map(|judged| judged.bundle),
+            refused: checked.refused,
+            comment,
+        };
+        self.append(tx, run, heard.key(), body).await
     }
 
     async fn resolve(
         &self,
         tx: &mut Tx,
         run: &Admitted,
-        word: &Word<'_>,
-    ) -> Result<(Option<ToolCallOutcome>, Option<String>), ActivityFailure> {
-        let effect = EffectId::Tool(word.call);
-        let key = format!("{}/resolved/{}", word.call, word.ordinal);
-        let end = tx.call_end(word.call).await?.map(|end| end.outcome);
+        heard: &Heard<'_>,
+        call: ToolCallId,
+        resolution: Resolution,
+    ) -> Result<InstructionReview, ActivityFailure> {
+        let end = tx.call_end(call).await?.map(|end| end.outcome);
         // The answer of an earlier attempt may have been lost: the same word is told the same.
-        if let Some(RecordBody::Resolved { refused, .. }) = tx.recorded(&key).await? {
-            return Ok((end, refused));
+        if let Some(RecordBody::Resolved { refused, .. }) = tx.recorded(&heard.key()).await? {
+            return Ok(settled_or_refused(end, refused));
         }
-        let unknown = tx.effect(effect).await?.is_some_and(|row| matches!(row.state, EffectState::Unknown { .. }));
-        let mut judged = None;
-        let refused = if end.is_some() {
-            Some("an outcome had come in meanwhile; it stands".to_owned())
+        let unknown =
+            tx.effect(EffectId::Tool(call)).await?.is_some_and(|row| matches!(row.state, EffectState::Unknown { .. }));
+        let by = &heard.signed.by;
+        let checked = if end.is_some() {
+            Checked { refused: Some(CAME_IN.to_owned()), judged: None }
         } else if !unknown && on(Guard::UnknownOutcome) {
-            Some(format!("the outcome of call `{}` is not unknown", word.call))
-        } else if *word.by == run.row.on_behalf_of && on(Guard::Resolver) {
-            Some(format!("`{}` is the person the run acts for and may not say what became of its calls", word.by))
+            Checked { refused: Some(format!("the outcome of call `{call}` is not unknown")), judged: None }
+        } else if let Some(reason) = heard.signed.keeps_from_counting(tx, &heard.key()).await? {
+            Checked { refused: Some(reason), judged: None }
+        } else if *by == run.row.on_behalf_of && on(Guard::Resolver) {
+            let reason = format!("`{by}` is the person the run acts for and may not say what became of its calls");
+            Checked { refused: Some(reason), judged: None }
         } else {
-            self.refuse_word(tx, run, word, &mut judged).await?
+            self.check_word(tx, run, heard, call).await?
         };
-        self.record_resolved(tx, run, word, key, refused.clone(), judged).await?;
+        let refused = checked.refused.clone();
+        self.record_resolved(tx, run, heard, (call, resolution), checked).await?;
         if refused.is_some() {
-            return Ok((end, refused));
+            return Ok(settled_or_refused(end, refused));
         }
-        Ok((Some(self.settle_by_word(tx, run, word).await?), None))
+        let outcome = self.settle_by_word(tx, run, call, resolution).await?;
+        Ok(InstructionReview::Settled { outcome, note: None })
     }
 
     /// Why policy keeps this person from saying what became of the call, if it does.
-    async fn refuse_word(
+    async fn check_word(
         &self,
         tx: &mut Tx,
         run: &Admitted,
-        word: &Word<'_>,
-        judged: &mut Option<PolicyDecision>,
-    ) -> Result<Option<String>, ActivityFailure> {
-        let Some(tool) = self.tool_of(run, word.call).await? else {
-            return Ok(Some(format!("call `{}` names no tool of this run", word.call)));
+        heard: &Heard<'_>,
+        call: ToolCallId,
+    ) -> Result<Checked, ActivityFailure> {
+        let by = &heard.signed.by;
+        let Some(tool) = self.tool_of(run, call).await? else {
+            return Ok(Checked { refused: Some(format!("call `{call}` names no tool of this run")), judged: None });
         };
-        let action = PersonAction::Resolve { run: run.about(), tool };
-        let decided = self.judge_person(tx, word.by, action).await?;
-        let refused = format!("policy does not let `{}` say what became of it: {}", word.by, decided.reason);
-        let refused = (!decided.is_allowed() && on(Guard::Resolver)).then_some(refused);
-        *judged = Some(decided);
-        Ok(refused)
+        let judged = self.judge_person(tx, by, PersonAction::Resolve { run: run.about(), tool }).await?;
+        let refused = format!("policy does not let `{by}` say what became of it: {}", judged.reason);
+        Ok(Checked { refused: (!judged.is_allowed() && on(Guard::Resolver)).then_some(refused), judged: Some(judged) })
     }
 
     async fn record_resolved(
         &self,
         tx: &mut Tx,
         run: &Admitted,
-        word: &Word<'_>,
-        key: String,
-        refused: Option<String>,
-        judged: Option<PolicyDecision>,
+        heard: &Heard<'_>,
+        (call, resolution): (ToolCallId, Resolution),
+        checked: Checked,
     ) -> Result<(), ActivityFailure> {
-        let comment = match word.comment {
+        let comment = match &heard.sent.sender.comment {
             Some(text) => Some(tx.put_content(run.tenant(), text).await?),
             None => None,
         };
-        let (effect, resolution, by) = (EffectId::Tool(word.call), word.resolution, word.by.clone());
-        let policies = judged.as_ref().map(|judged| judged.policies.clone()).unwrap_or_default();
-        let bundle = judged.map(|judged| judged.bundle);
-        let body =
-            RecordBody::Resolved { effect, resolution, by, proof: Proof::Claimed, policies, bundle, refused, comment };
-        self.append(tx, run, key, body).await
+        let body = RecordBody::Resolved {
+            effect: EffectId::Tool(call),
+            resolution,
+            by: heard.signed.by.clone(),
+            proof: heard.signed.proof,
+            evidence: heard.signed.evidence.clone(),
+            policies: checked.judged.as_ref().map(|judged| judged.policies.clone()).unwrap_or_default(),
+            bundle: checked.judged.map(|judged| judged.bundle),
+            refused: checked.refused,
+            comment,
+        };
+        self.append(tx, run, heard.key(), body).await
     }
 
     async fn settle_by_word(
         &self,
         tx: &mut Tx,
         run: &Admitted,
-        word: &Word<'_>,
+        call: ToolCallId,
+        resolution: Resolution,
     ) -> Result<ToolCallOutcome, ActivityFailure> {
-        let effect = EffectId::Tool(word.call);
+        let effect = EffectId::Tool(call);
         let epoch = tx.effect(effect).await?.map_or(1, |row| row.epoch);
-        tx.settle(effect, epoch, &json!({ "person": word.resolution }), KnownBy::Person).await?;
-        match word.resolution {
+        tx.settle(effect, epoch, &json!({ "person": resolution }), KnownBy::Person).await?;
+        match resolution {
             Resolution::Happened => {
                 let text =
                     "A person confirmed that this call was performed; its result is not known. Do not repeat it.";
                 let result: Content = self.put(tx, run, text).await?;
                 let outcome = ToolCallOutcome::Returned { result: result.clone(), is_error: false };
-                tx.end_call(word.call, &result.address, &outcome).await?;
+                tx.end_call(call, &result.address, &outcome).await?;
                 Ok(outcome)
             }
             Resolution::DidNotHappen => {
                 let text = "Not performed: a person confirmed that this call did not happen. It may be proposed again.";
-                self.end_refused(tx, run, word.call, refusal(RefusalKind::ResolvedByPerson, text.to_owned())).await
+                self.end_refused(tx, run, call, refusal(RefusalKind::ResolvedByPerson, text.to_owned())).await
             }
             Resolution::Skip => {
                 let text = "Nobody knows whether this call was performed. Go on without it and do not repeat it.";
-                self.end_refused(tx, run, word.call, refusal(RefusalKind::ResolvedByPerson, text.to_owned())).await
+                self.end_refused(tx, run, call, refusal(RefusalKind::ResolvedByPerson, text.to_owned())).await
             }
         }
     }
+}
+
+/// An outcome that had come in stands, whatever the person said of it.
+fn settled_or_refused(end: Option<ToolCallOutcome>, refused: Option<String>) -> InstructionReview {
+    match (end, refused) {
+        (Some(outcome), note) => InstructionReview::Settled { outcome, note },
+        (None, reason) => {
+            InstructionReview::Refused { reason: reason.unwrap_or_else(|| "the call stays unresolved".to_owned()) }
+        }
+    }
+}
+
+/// A payload in history, read as an instruction of the same kind.
+fn read_again(payload: &Lenient, kind: &Instruction) -> Result<SentInstruction, String> {
+    match kind {
+        Instruction::Answer { .. } => payload.answer(),
+        Instruction::Resolve { .. } => payload.resolution(),
+        Instruction::Steer { .. } => payload.steer(),
+        Instruction::Pause => payload.plain(Instruction::Pause),
+        Instruction::Resume => payload.plain(Instruction::Resume),
+    }
+}
+
+/// The id in a message of the runtime.
+pub(super) fn unknown_question(id: &QuestionId) -> InstructionReview {
+    InstructionReview::Refused { reason: format!("no question `{id}` was asked in this run") }
 }

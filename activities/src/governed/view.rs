@@ -4,9 +4,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use mandate_domain::{
-    Address, Content, DataClass, FieldClasses, MaskedText, Message, RunFacts, ToolDefinition,
-    approval::Gate,
-    canonical,
+    Address, Content, DataClass, FieldClasses, GroupName, MaskedText, Message, RunFacts, ToolDefinition, canonical,
     policy::{PolicyBundle, Viewer},
     reveal,
 };
@@ -65,18 +63,30 @@ impl View {
         reveal::transcript(messages, facts, &revealed)
     }
 
-    /// The arguments of a call on the card of a gate: what all of its approver groups may see.
+    /// The arguments of a call on the card of a gate: what all of the groups that may decide may see.
     pub(super) fn card(
         &self,
         run: &Admitted,
         tool: &ToolDefinition,
         arguments: &Map<String, Value>,
-        gate: &Gate,
+        groups: &[GroupName],
     ) -> String {
         let mut revealed = labelled(&tool.argument_classes);
-        for group in &gate.approvers {
+        for group in groups {
             revealed = self.revealed(run, &Viewer::Group(group), &revealed);
         }
+        let masked = reveal::mask(&Value::Object(arguments.clone()), &tool.argument_classes, &revealed);
+        shown(&masked.value)
+    }
+
+    /// The arguments of a call as the agent's model may read them: those that an approver put in place of its own.
+    pub(super) fn arguments_for_agent(
+        &self,
+        run: &Admitted,
+        tool: &ToolDefinition,
+        arguments: &Map<String, Value>,
+    ) -> String {
+        let revealed = self.revealed(run, &agent(run), &labelled(&tool.argument_classes));
         let masked = reveal::mask(&Value::Object(arguments.clone()), &tool.argument_classes, &revealed);
         shown(&masked.value)
     }

@@ -293,6 +293,29 @@ impl Tx {
         Ok(())
     }
 
+    /// Tool calls with an outcome, in the order in which they were claimed, with their tools. Those that did not happen by
+    /// a person's word are left out.
+    ///
+    /// # Errors
+    /// [`StoreError`] of the database or of a row that cannot be read.
+    pub async fn performed_calls(&mut self) -> Result<Vec<(ToolCallId, String)>, StoreError> {
+        let rows: Vec<(String, String, Option<String>)> = sqlx::query_as(
+            "SELECT effect, target, outcome FROM effects
+             WHERE chain = $1 AND state = 'settled' AND effect LIKE 't%' ORDER BY rowid",
+        )
+        .bind(self.chain()?)
+        .fetch_all(&mut *self.db)
+        .await?;
+        let mut calls = Vec::with_capacity(rows.len());
+        for (effect, target, outcome) in rows {
+            let outcome: Value = from_json("outcome of an effect", outcome.as_deref().unwrap_or("null"))?;
+            if outcome.get("person").is_none_or(|word| word == "happened") {
+                calls.push((parse("effect of a call", &effect)?, target));
+            }
+        }
+        Ok(calls)
+    }
+
     /// Ends a call with the one result that the model will read. The first end counts.
     ///
     /// # Errors

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs, time::Duration};
 use mandate_domain::{
     Address, AgentDefinition, Arguments, ChainHead, Content, Digest, Gate, KnownBy, Message, ModelReply, OpenedRun,
     Origin, PersonId, Proof, ProposedCall, RecordBody, RequestId, RunChain, RunLimits, RunPins, RunState, ToolCallId,
-    ToolCallOutcome, Usage, Who, canonical,
+    ToolCallOutcome, Usage, Who, approval::OnExpiry, canonical,
 };
 use serde_json::json;
 use tempfile::TempDir;
@@ -63,7 +63,16 @@ fn new_run(store: &Store) -> NewRun {
     NewRun {
         agent: definition.name.clone(),
         on_behalf_of: person("ana@acme.example"),
-        opened: OpenedRun { run: chain(), pins, limits: definition.limits, transcript: address("start") },
+        opened: OpenedRun {
+            run: chain(),
+            pins,
+            limits: definition.limits,
+            transcript: address("start"),
+            starter: None,
+            proof: Proof::Claimed,
+            accepts: vec![Proof::Claimed],
+            notifies: false,
+        },
         definition,
         tools: vec![],
     }
@@ -308,5 +317,6 @@ async fn an_unknown_encoding_or_changed_content_is_an_error() {
 }
 
 mod calls;
+mod notices;
 mod policy;
 mod transcripts;

@@ -10,7 +10,7 @@ pub(super) fn call(tool: BuiltinTool) -> ToolAnswer {
     match tool {
         BuiltinTool::CurrentTime => current_time(jiff::Timestamp::now()),
         // The governed path performs these, which need the run.
-        BuiltinTool::ReadResult | BuiltinTool::SubmitAnswer => {
+        BuiltinTool::ReadResult | BuiltinTool::SubmitAnswer | BuiltinTool::AskHuman => {
             ToolAnswer { text: "error: this tool is only called by a run".to_owned(), structured: None, is_error: true }
         }
     }

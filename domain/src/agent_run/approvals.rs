@@ -8,7 +8,10 @@ use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
-use super::{AgentRun, Answer, Call, CallState, Command, Failure, Phase, Stop, Subject, Ticket, Timer, UnexpectedEvent};
+use super::{
+    AgentRun, Answer, Call, CallState, Command, Failure, Phase, Stop, Subject, Ticket, Timer, UnexpectedEvent,
+    waiting::WaitingRequest,
+};
 use crate::{
     ApprovalDecision, ApprovalRequest, Content, EndReason, GroupName, RequestId, Review, ToolCallId,
     approval::{Arrival, OnExpiry},
@@ -21,69 +24,6 @@ const DECIDED_MAX: usize = 256;
 const LATE_REVIEWS_MAX: u32 = 100;
 /// How many decisions may wait for their review at once; those above are refused.
 const QUEUE_MAX: usize = 64;
-
-/// A request that waits for people.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct WaitingRequest {
-    /// What is asked.
-    pub request: ApprovalRequest,
-    /// Until when, in milliseconds since 1970-01-01 UTC, workflow time.
-    pub deadline_ms: u64,
-    /// Different people who approved so far.
-    pub votes: u32,
-    /// Enough people approved; the call waits for another gate.
-    approved: bool,
-    /// Its time is over, and a review is still under way.
-    overdue: bool,
-    /// When people are reminded, if they still are to be.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    remind_ms: Option<u64>,
-    /// When further people are asked, if they still are to be.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    escalate_ms: Option<u64>,
-    /// It is time to ask further people, and a review is still under way.
-    #[serde(default)]
-    escalating: bool,
-    /// Further people may decide.
-    #[serde(default)]
-    pub escalated: bool,
-}
-
-impl WaitingRequest {
-    fn new(request: &ApprovalRequest, now_ms: u64, wait_max_secs: u64) -> Self {
-        let at = |secs: u64| now_ms.saturating_add(secs.saturating_mul(1000));
-        let gate = &request.gate;
-        // The store's own bound counts there; a timer that is later would let people decide in vain.
-        let deadline_ms = request.expires_ms.unwrap_or_else(|| at(gate.expires_secs.min(wait_max_secs)));
-        let before = |at_ms: &u64| *at_ms < deadline_ms;
-        Self {
-            request: request.clone(),
-            deadline_ms,
-            votes: 0,
-            approved: false,
-            overdue: false,
-            remind_ms: gate.remind_secs.map(at).filter(before),
-            escalate_ms: gate.escalation.as_ref().map(|escalation| at(escalation.after_secs)).filter(before),
-            escalating: false,
-            escalated: false,
-        }
-    }
-
-    /// The timers that are set for it.
-    fn timers(&self) -> impl Iterator<Item = (Timer, u64)> {
-        let id = &self.request.id;
-        let deadline = Some((Timer::Deadline(id.clone()), self.deadline_ms));
-        let reminder = self.remind_ms.map(|at_ms| (Timer::Reminder(id.clone()), at_ms));
-        let escalation = self.escalate_ms.map(|at_ms| (Timer::Escalation(id.clone()), at_ms));
-        [deadline, reminder, escalation].into_iter().flatten()
-    }
-
-    /// The groups whose members may decide now.
-    #[must_use]
-    pub fn deciders(&self) -> Vec<GroupName> {
-        self.request.gate.deciders(self.escalated)
-    }
-}
 
 /// All requests of a run.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -107,8 +47,26 @@ struct Queued {
 struct Reviewing {
     call: ToolCallId,
     request: RequestId,
+    of: Reviewed,
+}
+
+/// What a review is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Reviewed {
+    Decision(Ticket),
+    Expiry,
+    Escalation,
+}
+
+impl Reviewing {
     /// None where no person sent anything.
-    ticket: Option<Ticket>,
+    fn ticket(&self) -> Option<Ticket> {
+        match self.of {
+            Reviewed::Decision(ticket) => Some(ticket),
+            Reviewed::Expiry | Reviewed::Escalation => None,
+        }
+    }
 }
 
 impl Approvals {
@@ -192,24 +150,15 @@ impl Approvals {
         let next = self.queue.iter().position(|queued| queued.call == call).and_then(|at| self.queue.remove(at));
         if let Some(Queued { ticket, decision, arrival, .. }) = next {
             let request = decision.request.clone();
-            self.review(call, request, Some(ticket), Subject::Decision { ticket, decision, arrival }, commands);
+            self.reviewing.push(Reviewing { call, request, of: Reviewed::Decision(ticket) });
+            commands.push(Command::ReviewApproval { call, subject: Subject::Decision { ticket, decision, arrival } });
         } else if let Some(request) = self.due_request(call, |waiting| waiting.overdue) {
-            self.review(call, request.clone(), None, Subject::Expiry { request }, commands);
+            self.reviewing.push(Reviewing { call, request: request.clone(), of: Reviewed::Expiry });
+            commands.push(Command::ReviewApproval { call, subject: Subject::Expiry { request } });
         } else if let Some(request) = self.due_request(call, |waiting| waiting.escalating && !waiting.approved) {
-            self.review(call, request.clone(), None, Subject::Escalation { request }, commands);
+            self.reviewing.push(Reviewing { call, request: request.clone(), of: Reviewed::Escalation });
+            commands.push(Command::ReviewApproval { call, subject: Subject::Escalation { request } });
         }
-    }
-
-    fn review(
-        &mut self,
-        call: ToolCallId,
-        request: RequestId,
-        ticket: Option<Ticket>,
-        subject: Subject,
-        commands: &mut Vec<Command>,
-    ) {
-        self.reviewing.push(Reviewing { call, request, ticket });
-        commands.push(Command::ReviewApproval { call, subject });
     }
 
     fn due_request(&self, call: ToolCallId, due: impl Fn(&WaitingRequest) -> bool) -> Option<RequestId> {
@@ -335,26 +284,41 @@ impl AgentRun {
             Review::Rejected { result } => {
                 self.end_undone(call, result, commands);
                 let detail = format!("`{call}` is rejected");
-                reply(reviewing.ticket, Answer::Accepted { detail }, commands);
+                reply(reviewing.ticket(), Answer::Accepted { detail }, commands);
             }
             Review::Revised { call: revision } => {
                 self.revise(call, revision, &reviewing, commands);
                 let detail = format!("the arguments are changed: `{revision}` is judged afresh");
-                reply(reviewing.ticket, Answer::Accepted { detail }, commands);
+                reply(reviewing.ticket(), Answer::Accepted { detail }, commands);
             }
             Review::Expired { result } => self.expire(call, result, &reviewing, commands),
             Review::Escalated { arguments_shown } => self.escalate(&reviewing, arguments_shown, commands),
-            Review::Refused { reason } => {
-                if let Some(open) = self.approvals.open_mut(&reviewing.request).filter(|_| reviewing.ticket.is_none()) {
-                    open.escalating = false;
-                }
-                self.show_refusal(&reason);
-                reply(reviewing.ticket, Answer::Refused { reason }, commands);
-            }
+            Review::Refused { reason } => self.review_refused(call, &reviewing, reason, commands),
             Review::AlreadyDecided => self.decided_elsewhere(call, &reviewing, commands),
         }
         self.approvals.pump(call, commands);
         Ok(())
+    }
+
+    fn review_refused(&mut self, call: ToolCallId, reviewing: &Reviewing, reason: String, commands: &mut Vec<Command>) {
+        match reviewing.of {
+            Reviewed::Decision(_) => {}
+            Reviewed::Escalation => {
+                if let Some(open) = self.approvals.open_mut(&reviewing.request) {
+                    open.escalating = false;
+                }
+            }
+            // The store does not know what this run waits for: asking again would go on for ever, and the call has no end
+            // to go on with.
+            Reviewed::Expiry => {
+                self.approvals.end_requests(call, commands);
+                if self.is_waiting(call) {
+                    self.set_call(call, CallState::Unknown { reason: reason.clone() });
+                }
+            }
+        }
+        self.show_refusal(&reason);
+        reply(reviewing.ticket(), Answer::Refused { reason }, commands);
     }
 
     fn count_approval(
@@ -367,14 +331,16 @@ impl AgentRun {
     ) {
         if let Some(open) = self.approvals.open_mut(&reviewing.request) {
             open.votes = votes;
-            open.approved = quorum_reached;
+            if quorum_reached {
+                open.approve(commands);
+            }
         }
         let detail = if quorum_reached {
             format!("`{call}` is approved at this gate")
         } else {
             format!("counted; {votes} approved so far")
         };
-        reply(reviewing.ticket, Answer::Accepted { detail }, commands);
+        reply(reviewing.ticket(), Answer::Accepted { detail }, commands);
         if quorum_reached && self.approvals.all_approved(call) {
             self.release(call, reviewing.request.clone(), commands);
         }
@@ -389,13 +355,7 @@ impl AgentRun {
     }
 
     /// An approver changed the arguments: the call goes on as its revision, about which policy is asked anew.
-    fn revise(
-        &mut self,
-        call: ToolCallId,
-        revision: ToolCallId,
-        reviewing: &Reviewing,
-        commands: &mut Vec<Command>,
-    ) {
+    fn revise(&mut self, call: ToolCallId, revision: ToolCallId, reviewing: &Reviewing, commands: &mut Vec<Command>) {
         self.approvals.end_requests(call, commands);
         if !self.is_waiting(call) || self.phase != Phase::Acting {
             return;
@@ -420,7 +380,10 @@ impl AgentRun {
         self.end_undone(call, result, commands);
         self.notify_of(reviewing.request.as_str(), NoticeKind::Expired, commands);
         if let Some(gate) = gate.filter(|gate| gate.on_expiry == OnExpiry::Halt) {
-            let detail = format!("nobody decided about `{}` in time, and gate `{}` stops the run then", reviewing.request, gate.id);
+            let detail = format!(
+                "nobody decided about `{}` in time, and gate `{}` stops the run then",
+                reviewing.request, gate.id
+            );
             self.begin_stop(Stop::of(EndReason::ApprovalExpired, Some(detail)), commands);
         }
     }
@@ -434,13 +397,13 @@ impl AgentRun {
     }
 
     fn decided_elsewhere(&mut self, call: ToolCallId, reviewing: &Reviewing, commands: &mut Vec<Command>) {
-        reply(reviewing.ticket, Answer::AlreadyDecided, commands);
+        reply(reviewing.ticket(), Answer::AlreadyDecided, commands);
         if let Some(open) = self.approvals.open_mut(&reviewing.request) {
             open.escalating = false;
         }
         // The store has closed a request that is open here, which only a lost answer explains. The path knows best.
         let open = self.approvals.open_mut(&reviewing.request).is_some();
-        let expiry = reviewing.ticket.is_none() && self.approvals.waiting_mut(&reviewing.request).is_some();
+        let expiry = reviewing.ticket().is_none() && self.approvals.waiting_mut(&reviewing.request).is_some();
         if open || expiry {
             self.release(call, reviewing.request.clone(), commands);
         }
@@ -458,7 +421,11 @@ impl AgentRun {
     ) -> Result<(), UnexpectedEvent> {
         let reviewing = self.approvals.take_review(call).ok_or_else(|| self.unexpected("ReviewFailed"))?;
         let reason = format!("the decision could not be recorded and does not count: {}", failure.detail());
-        reply(reviewing.ticket, Answer::Refused { reason }, commands);
+        if let Some(ticket) = reviewing.ticket() {
+            // It has no record of its own: a stop may have cancelled its review before that began.
+            self.refuse_message(reason.clone());
+            commands.push(Command::Reply { ticket, answer: Answer::Refused { reason } });
+        }
         self.begin_stop(Stop::after(failure), commands);
         // A run that was ending already, by its answer, may hold decisions that nothing will review now.
         self.refuse_what_waits(commands);

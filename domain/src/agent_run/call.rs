@@ -134,12 +134,11 @@ impl AgentRun {
         self.tool_calls = self.tool_calls.saturating_add(proposed);
         self.model_ended();
         if proposed == 0 {
-            match reply.text {
-                // A person has said more, or is about to: the answer is final when the model has nothing to add to that.
-                Some(text) if self.stop.is_none() && self.instructions.may_reach_the_model() => {
-                    self.submitted = Some(text);
-                }
-                text => self.finish_with(text),
+            if self.stop.is_none() && (self.paused || self.instructions.any_open()) {
+                // A person has said more, is about to, or holds the run: the answer is final when nothing follows from that.
+                self.submitted = reply.text;
+            } else {
+                self.finish_with(reply.text);
             }
             return Ok(());
         }
@@ -290,6 +289,12 @@ impl AgentRun {
             return Err(self.unexpected(event));
         };
         let failure = failure.clone();
+        if let ToolCallOutcome::AnswerRequired { question } = &outcome
+            && self.phase != Phase::Stopping
+        {
+            self.ask_people(id, question, commands);
+            return Ok(());
+        }
         self.take_answer(id, &outcome);
         if let Some(state) = settled(outcome) {
             self.set_call(id, state);

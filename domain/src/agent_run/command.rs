@@ -123,6 +123,7 @@ impl fmt::Display for Timer {
 
 /// What `review_approval` is to look at.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "few at a time, and each is moved once or twice")]
 pub enum Subject {
     /// A decision.
     Decision {
@@ -148,6 +149,7 @@ pub enum Subject {
 /// What `review_instruction` is to look at.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[expect(clippy::large_enum_variant, reason = "few at a time, and each is moved once or twice")]
 pub enum Word {
     /// What a person said.
     Sent {

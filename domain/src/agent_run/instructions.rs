@@ -1,6 +1,6 @@
 //! What people tell a run: answers, words on lost calls, further instructions, pause and resume. Each is reviewed by an
 //! activity, one after the other in the order in which they came, so that a pause and the resume behind it mean what
-//! was meant.
+//! was meant. What came of the last ones is kept under the message ids that their senders chose: a signal has no answer.
 
 use std::collections::VecDeque;
 
@@ -23,6 +23,10 @@ const QUEUE_MAX: usize = 32;
 const UNDELIVERED_MAX: usize = 16;
 /// How many instructions of one run are reviewed; those above are counted only.
 const REVIEWS_MAX: u32 = 1000;
+/// How many answers are kept for senders who ask what came of their message.
+const ANSWERS_MAX: usize = 16;
+/// What a sender is told whose message comes to nothing because the run ends.
+const ENDING: &str = "the run is ending";
 
 /// All instructions of a run.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +36,18 @@ pub(super) struct Instructions {
     /// What the model reads at its next turn.
     undelivered: Vec<Address>,
     reviews: u32,
+    #[serde(default)]
+    answers: VecDeque<MessageAnswer>,
+}
+
+/// What came of a message whose sender gave it an id.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MessageAnswer {
+    /// The id, as the sender chose it. Foreign text.
+    pub message_id: String,
+    /// What came of it.
+    #[serde(flatten)]
+    pub answer: Answer,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,6 +60,13 @@ impl Queued {
     fn instruction(&self) -> Option<&Instruction> {
         match &self.word {
             Word::Sent { sent, .. } => Some(&sent.instruction),
+            Word::Expiry { .. } => None,
+        }
+    }
+
+    fn message_id(&self) -> Option<String> {
+        match &self.word {
+            Word::Sent { sent, .. } => sent.sender.message_id.clone(),
             Word::Expiry { .. } => None,
         }
     }
@@ -68,10 +91,9 @@ impl Instructions {
         !self.undelivered.is_empty()
     }
 
-    /// Whether something may still reach the model, so that a final answer is not final yet.
-    pub(super) fn may_reach_the_model(&self) -> bool {
-        let steers = |queued: &Queued| matches!(queued.instruction(), Some(Instruction::Steer { .. }));
-        self.has_undelivered() || self.queue.iter().chain(&self.reviewing).any(steers)
+    /// Whether anything waits for its review or for the model, so that a final answer is not final yet.
+    pub(super) fn any_open(&self) -> bool {
+        self.has_undelivered() || self.reviewing()
     }
 
     pub(super) fn take_undelivered(&mut self) -> Vec<Address> {
@@ -82,7 +104,20 @@ impl Instructions {
     pub(super) fn withdraw(&mut self) -> Vec<Ticket> {
         self.undelivered.clear();
         let sent = |queued: &Queued| queued.instruction().is_some();
-        self.queue.drain(..).filter(sent).map(|queued| queued.ticket).collect()
+        let withdrawn: Vec<Queued> = std::mem::take(&mut self.queue).into_iter().filter(sent).collect();
+        for queued in &withdrawn {
+            self.keep(queued.message_id(), &Answer::Refused { reason: ENDING.to_owned() });
+        }
+        withdrawn.into_iter().map(|queued| queued.ticket).collect()
+    }
+
+    /// Keeps an answer for a sender who asks for it.
+    fn keep(&mut self, message_id: Option<String>, answer: &Answer) {
+        let Some(message_id) = message_id else { return };
+        if self.answers.len() >= ANSWERS_MAX {
+            self.answers.pop_front();
+        }
+        self.answers.push_back(MessageAnswer { message_id, answer: answer.clone() });
     }
 
     fn waits_to_say(&self, call: ToolCallId) -> bool {
@@ -90,13 +125,9 @@ impl Instructions {
         self.queue.iter().chain(&self.reviewing).any(says)
     }
 
-    /// Whether the run will be paused when all that waits counts.
-    fn paused_in_the_end(&self, paused: bool) -> bool {
-        self.reviewing.iter().chain(&self.queue).fold(paused, |paused, queued| match queued.instruction() {
-            Some(Instruction::Pause) => true,
-            Some(Instruction::Resume) => false,
-            Some(Instruction::Answer { .. } | Instruction::Resolve { .. } | Instruction::Steer { .. }) | None => paused,
-        })
+    /// Whether one like this waits for its review, or is under it.
+    fn has(&self, instruction: &Instruction) -> bool {
+        self.queue.iter().chain(&self.reviewing).any(|queued| queued.instruction() == Some(instruction))
     }
 }
 
@@ -114,27 +145,44 @@ impl AgentRun {
                 self.instructions.push(ticket, Word::Sent { sent, arrival });
                 self.pump_instructions(commands);
             }
-            Err(Answer::Refused { reason }) => {
-                self.refuse_message(reason.clone());
-                commands.push(Command::Reply { ticket, answer: Answer::Refused { reason } });
-            }
-            Err(answer @ (Answer::AlreadyDecided | Answer::Accepted { .. })) => {
-                self.refuse_message("the question was answered before".to_owned());
-                commands.push(Command::Reply { ticket, answer });
+            Err(answer) => {
+                self.refuse_message(match &answer {
+                    Answer::Refused { reason } => reason.clone(),
+                    Answer::AlreadyDecided | Answer::Accepted { .. } => "the question was answered before".to_owned(),
+                });
+                self.reply_to_sender(ticket, sent.sender.message_id, answer, commands);
             }
         }
+    }
+
+    fn reply_to_sender(
+        &mut self,
+        ticket: Ticket,
+        message_id: Option<String>,
+        answer: Answer,
+        commands: &mut Vec<Command>,
+    ) {
+        self.instructions.keep(message_id, &answer);
+        commands.push(Command::Reply { ticket, answer });
+    }
+
+    /// What came of the last messages whose senders gave them an id, the oldest first.
+    pub fn answers(&self) -> impl Iterator<Item = &MessageAnswer> {
+        self.instructions.answers.iter()
     }
 
     /// Whether an instruction is about something that waits for it.
     fn fits(&self, instruction: &Instruction) -> Result<(), Answer> {
         let refused = |reason: String| Err(Answer::Refused { reason });
         if !matches!(self.phase, Phase::Opening | Phase::Thinking | Phase::Acting | Phase::Resting) {
-            return refused("the run is ending".to_owned());
+            return refused(ENDING.to_owned());
         }
         if self.instructions.queue.len() >= QUEUE_MAX || self.instructions.reviews >= REVIEWS_MAX {
             return refused("too many instructions; send this one again later".to_owned());
         }
-        let paused = self.instructions.paused_in_the_end(self.paused);
+        // What waits for its review may not count: it lets others in and keeps nobody out.
+        let may_pause = !self.paused || self.instructions.has(&Instruction::Resume);
+        let may_resume = self.paused || self.instructions.has(&Instruction::Pause);
         match instruction {
             Instruction::Answer { question, .. } => match self.questions.answerable(question) {
                 Answerable::Waits => Ok(()),
@@ -151,8 +199,8 @@ impl AgentRun {
             Instruction::Steer { .. } if self.instructions.undelivered.len() >= UNDELIVERED_MAX => {
                 refused("too many instructions wait for the agent's next turn".to_owned())
             }
-            Instruction::Pause if paused => refused("the run is paused already".to_owned()),
-            Instruction::Resume if !paused => refused("the run is not paused".to_owned()),
+            Instruction::Pause if !may_pause => refused("the run is paused already".to_owned()),
+            Instruction::Resume if !may_resume => refused("the run is not paused".to_owned()),
             Instruction::Steer { .. } | Instruction::Pause | Instruction::Resume => Ok(()),
         }
     }
@@ -162,10 +210,17 @@ impl AgentRun {
         if self.instructions.under_way() || self.opened.is_none() {
             return;
         }
-        if let Some(next) = self.instructions.queue.pop_front() {
+        while let Some(next) = self.instructions.queue.pop_front() {
+            if let Word::Expiry { question } = &next.word
+                && self.questions.call_of(question).is_none()
+            {
+                // An answer that came in time has ended the question meanwhile.
+                continue;
+            }
             let (ticket, subject) = (next.ticket, next.word.clone());
             self.instructions.reviewing = Some(next);
             commands.push(Command::ReviewInstruction { ticket, subject });
+            return;
         }
     }
 
@@ -190,7 +245,7 @@ impl AgentRun {
                 if let Answer::Refused { reason } = &answer {
                     self.show_refusal(reason);
                 }
-                commands.push(Command::Reply { ticket, answer });
+                self.reply_to_sender(ticket, sent.sender.message_id, answer, commands);
             }
         }
         self.pump_instructions(commands);
@@ -201,6 +256,11 @@ impl AgentRun {
     fn taken(&mut self, instruction: Instruction, review: InstructionReview, commands: &mut Vec<Command>) -> Answer {
         match (instruction, review) {
             (_, InstructionReview::Refused { reason }) => Answer::Refused { reason },
+            (Instruction::Steer { .. } | Instruction::Pause | Instruction::Resume, InstructionReview::Taken { .. })
+                if self.phase == Phase::Stopping =>
+            {
+                Answer::Refused { reason: "the run is ending".to_owned() }
+            }
             (Instruction::Resolve { call, .. }, InstructionReview::Settled { outcome, note }) => {
                 self.end_by_word(call, outcome);
                 Answer::Accepted { detail: note.unwrap_or_else(|| format!("`{call}` is resolved")) }
@@ -226,8 +286,11 @@ impl AgentRun {
                 Answer::Accepted { detail: "the run goes on".to_owned() }
             }
             (
-                Instruction::Answer { .. } | Instruction::Resolve { .. } | Instruction::Steer { .. }
-                | Instruction::Pause | Instruction::Resume,
+                Instruction::Answer { .. }
+                | Instruction::Resolve { .. }
+                | Instruction::Steer { .. }
+                | Instruction::Pause
+                | Instruction::Resume,
                 InstructionReview::Taken { .. } | InstructionReview::Settled { .. },
             ) => Answer::Refused { reason: "the review does not fit the instruction".to_owned() },
         }
@@ -265,9 +328,11 @@ impl AgentRun {
         commands: &mut Vec<Command>,
     ) -> Result<(), UnexpectedEvent> {
         let Queued { word, .. } = self.take_reviewing(ticket, "InstructionFailed")?;
-        if let Word::Sent { .. } = word {
+        if let Word::Sent { sent, .. } = word {
             let reason = format!("the instruction could not be recorded and does not count: {}", failure.detail());
-            commands.push(Command::Reply { ticket, answer: Answer::Refused { reason } });
+            // It has no record of its own: a stop may have cancelled its review before that began.
+            self.refuse_message(reason.clone());
+            self.reply_to_sender(ticket, sent.sender.message_id, Answer::Refused { reason }, commands);
         }
         self.begin_stop(Stop::after(failure), commands);
         // A run that was ending already may hold instructions that nothing will review now.

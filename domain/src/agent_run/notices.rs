@@ -1,6 +1,8 @@
 //! What the configured webhook is told: new requests and questions, reminders, escalations, expiries. A run never waits
 //! for it, but for a moment at its end.
 
+use std::collections::VecDeque;
+
 use serde::{Deserialize, Serialize};
 
 use super::{AgentRun, Command, Failure, Moment, Phase, Timer, UnexpectedEvent};
@@ -8,13 +10,19 @@ use crate::audit::NoticeId;
 
 /// How long the end of a run waits for what is being told, in milliseconds.
 const LAST_WORDS_MS: u64 = 30_000;
+/// How many notices a run remembers. A call whose path is walked again asks for what people were told of before.
+const BEGUN_MAX: usize = 256;
 
-/// Notices under way.
+/// Notices under way, and those of before.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Notices {
     in_flight: Vec<NoticeId>,
+    /// Under way or over: none is begun twice.
+    #[serde(default)]
+    begun: VecDeque<NoticeId>,
     /// Cancelled for continue-as-new: the next execution tells them.
     again: Vec<NoticeId>,
+    /// All that are under way were cancelled.
     cancelling: bool,
     /// The run ends, and the timer for what is still being told was set.
     last_words: bool,
@@ -24,13 +32,22 @@ impl Notices {
     pub(super) fn none_in_flight(&self) -> bool {
         self.in_flight.is_empty()
     }
+
+    fn begin(&mut self, notice: NoticeId) {
+        if self.begun.len() >= BEGUN_MAX {
+            self.begun.pop_front();
+        }
+        self.begun.push_back(notice);
+        self.in_flight.push(notice);
+        self.cancelling = false;
+    }
 }
 
 impl AgentRun {
     /// Tells the webhook, where one is configured.
     pub(super) fn notify(&mut self, notice: NoticeId, commands: &mut Vec<Command>) {
-        if self.opened.as_ref().is_some_and(|opened| opened.notifies) && !self.notices.in_flight.contains(&notice) {
-            self.notices.in_flight.push(notice);
+        if self.opened.as_ref().is_some_and(|opened| opened.notifies) && !self.notices.begun.contains(&notice) {
+            self.notices.begin(notice);
             commands.push(Command::Notify { notice });
         }
     }
@@ -46,6 +63,7 @@ impl AgentRun {
         self.notices.in_flight.remove(position);
         let ending = matches!(self.phase, Phase::Stopping | Phase::Closing | Phase::Finished);
         if failure == Some(&Failure::Cancelled) && !ending {
+            self.notices.begun.retain(|one| *one != notice);
             self.notices.again.push(notice);
         }
         if self.notices.none_in_flight() && self.notices.last_words {

@@ -11,9 +11,8 @@ use serde_json::{Map, Value};
 
 use super::{PersonAction, PersonRequest, PolicyAction, PolicyBundle, PolicyDecision, PolicyRequest, RunOf};
 use crate::{
-    proof::InstructionKind,
     AgentName, AuditRecord, DecisionOutcome, EffectId, ModelName, PersonId, PolicyId, RecordBody, RequestId, RunFacts,
-    ToolCallId, ToolDefinition, tool::arguments::ArgumentsSchema,
+    ToolCallId, ToolDefinition, proof::InstructionKind, tool::arguments::ArgumentsSchema,
 };
 
 /// A run that is over or goes on, as the store has it.
@@ -96,8 +95,14 @@ impl Replayed {
 /// or else the last. After a difference the record does not tell what would have followed.
 #[must_use]
 pub fn backtest(bundle: &PolicyBundle, run: &PastRun<'_>, since_micros: u64) -> Vec<Replayed> {
-    let mut past =
-        Past { bundle, run, facts: RunFacts::default(), requests: BTreeMap::new(), targets: BTreeMap::new(), questions: BTreeMap::new() };
+    let mut past = Past {
+        bundle,
+        run,
+        facts: RunFacts::default(),
+        requests: BTreeMap::new(),
+        targets: BTreeMap::new(),
+        questions: BTreeMap::new(),
+    };
     let mut by_subject: Vec<Replayed> = Vec::new();
     for record in run.records {
         let replayed = past.ask(record);

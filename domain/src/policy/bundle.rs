@@ -1,6 +1,6 @@
 //! A validated policy bundle: loaded as a whole or not at all.
 
-use std::{collections::BTreeMap, fmt, str::FromStr};
+use std::{collections::BTreeMap, fmt, ops::Range, str::FromStr};
 
 use cedar_policy::{EntityTypeName, Policy, PolicySet, Schema, ValidationError, ValidationMode, Validator};
 use miette::{Diagnostic, SourceSpan};
@@ -16,7 +16,7 @@ use super::{
     schema,
     shape::{self, RecordShape, Unmapped},
 };
-use crate::{Digest, PolicyId, ToolName, canonical};
+use crate::{Digest, Gate, PolicyId, ToolName, canonical};
 
 /// One file of policies.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,6 +51,17 @@ pub struct BundleFiles {
     pub registry: Registry,
 }
 
+/// A gate and where it is written.
+#[derive(Debug, Clone)]
+pub struct WrittenGate<'a> {
+    /// The gate.
+    pub gate: &'a Gate,
+    /// The file of the policy that describes it.
+    pub source: &'a PolicySource,
+    /// The policy's place in that file.
+    pub span: Range<usize>,
+}
+
 /// Policies that passed every check, with the schema they were checked against.
 pub struct PolicyBundle {
     digest: Digest,
@@ -61,6 +72,8 @@ pub struct PolicyBundle {
     pub(super) schema: Schema,
     pub(super) policies: PolicySet,
     pub(super) rules: BTreeMap<String, Rule>,
+    /// The file of each policy, as a position in `sources`, by the id it has in `policies`.
+    written_in: BTreeMap<String, usize>,
     pub(super) records: BTreeMap<ToolName, RecordShape>,
     pub(super) reads: Reads,
     pub(super) types: EntityTypes,
@@ -117,6 +130,7 @@ impl PolicyBundle {
         };
         loader.read_all();
         loader.validate(&schema);
+        let written_in = loader.written_in();
         let (policies, rules) = loader.finish()?;
         let digest = digest_of(&schema_text, &policies, registry);
         let reads = reads::of(&policies, registry);
@@ -124,7 +138,20 @@ impl PolicyBundle {
         let asked = schema::asked_text(registry, &records, &reads);
         let schema = Schema::from_str(&asked).map_err(|e| whole(PolicyProblem::NoSchema(one_line(&e))))?;
         let (sources, registry) = (sources.to_vec(), registry.clone());
-        Ok(Self { digest, schema_text, unmapped, sources, registry, schema, policies, rules, records, reads, types })
+        Ok(Self {
+            digest,
+            schema_text,
+            unmapped,
+            sources,
+            registry,
+            schema,
+            policies,
+            rules,
+            written_in,
+            records,
+            reads,
+            types,
+        })
     }
 
     /// SHA-256 over the generated schema, the policies, sorted by id, and the registry.
@@ -166,6 +193,16 @@ impl PolicyBundle {
     /// Ids of its policies with their `@reason`, in the order of the ids.
     pub fn policies(&self) -> impl Iterator<Item = (&PolicyId, Option<&str>)> {
         self.rules.values().map(|rule| (&rule.id, rule.reason.as_deref()))
+    }
+
+    /// The gates and where they are written, in the order of their ids.
+    pub fn gates(&self) -> impl Iterator<Item = WrittenGate<'_>> {
+        self.rules.iter().filter_map(|(key, rule)| {
+            let policy = self.policies.policy(&cedar_policy::PolicyId::new(key))?;
+            let span = gate::span_of(policy).map_or(0..0, |span| span.offset()..span.offset() + span.len());
+            let source = self.sources.get(*self.written_in.get(key)?)?;
+            Some(WrittenGate { gate: rule.gate.as_ref()?, source, span })
+        })
     }
 
     /// The text of each policy as it was written, by id.
@@ -327,6 +364,11 @@ impl<'a> Loader<'a> {
         help: Option<String>,
     ) {
         self.errors.push(LoadPolicyError::new(&source.path, &source.text, span, problem).with_help(help));
+    }
+
+    fn written_in(&self) -> BTreeMap<String, usize> {
+        let position = |source: &PolicySource| self.sources.iter().position(|one| std::ptr::eq(one, source));
+        self.places.iter().filter_map(|(id, (source, _))| Some((id.clone(), position(source)?))).collect()
     }
 
     fn finish(mut self) -> Result<(PolicySet, BTreeMap<String, Rule>), Vec<LoadPolicyError>> {

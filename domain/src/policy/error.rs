@@ -110,7 +110,9 @@ pub enum PolicyProblem {
     #[error("`@expires` is `{0}`; it is an ISO 8601 duration from PT1S to P30D, such as PT24H")]
     BadExpires(String),
     /// It is no duration that can be used, or nobody would hear of it in time.
-    #[error("`@{annotation}` is `{text}`; it is an ISO 8601 duration from PT1S to less than that of `@expires`, such as PT8H")]
+    #[error(
+        "`@{annotation}` is `{text}`; it is an ISO 8601 duration from PT1S to less than that of `@expires`, such as PT8H"
+    )]
     BadWait {
         /// Which annotation.
         annotation: &'static str,
@@ -125,6 +127,9 @@ pub enum PolicyProblem {
         /// The one that is missing.
         missing: &'static str,
     },
+    /// Nobody would be asked.
+    #[error("`@escalate_to` names no group")]
+    NobodyToAsk,
     /// There are two ends.
     #[error("`@on_expiry` is `{0}`; it is `deny` or `halt`")]
     UnknownOnExpiry(String),

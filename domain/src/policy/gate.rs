@@ -16,7 +16,16 @@ use crate::{
 };
 
 const KNOWN: [&str; 11] = [
-    "id", "decision", "approvers", "quorum", "four_eyes", "expires", "remind", "escalate", "escalate_to", "on_expiry",
+    "id",
+    "decision",
+    "approvers",
+    "quorum",
+    "four_eyes",
+    "expires",
+    "remind",
+    "escalate",
+    "escalate_to",
+    "on_expiry",
     "reason",
 ];
 const OF_A_GATE: [&str; 8] =
@@ -239,6 +248,9 @@ impl Reader<'_> {
         match (self.policy.annotation(after).is_some(), self.policy.annotation(to).is_some()) {
             (false, false) => None,
             (true, true) => {
+                if list(self.policy.annotation(to)).is_empty() {
+                    self.flaw(to, PolicyProblem::NobodyToAsk);
+                }
                 let (after_secs, to) = (self.wait_secs(after, expires_secs), self.groups(to, groups));
                 Some(Escalation { after_secs: after_secs?, to })
             }

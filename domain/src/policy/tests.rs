@@ -8,11 +8,12 @@ use serde_json::{Map, Value, json};
 use super::*;
 use crate::{
     BuiltinTool, GroupName, ProviderName, ToolName, ToolReach,
-    approval::{Gate, Party},
+    approval::{Escalation, Gate, OnExpiry, Party},
 };
 
 mod authors;
 mod facts;
+mod gates;
 mod lint;
 mod people;
 
@@ -226,6 +227,9 @@ fn the_gate_carries_what_its_policy_says() {
         four_eyes: vec![Party::Requester, Party::AgentOwner],
         expires_secs: 86_400,
         reason: "Refunds above EUR 100 need two finance leads".into(),
+        remind_secs: None,
+        escalation: None,
+        on_expiry: OnExpiry::Deny,
     };
     let noted = Gate {
         id: PolicyId::parse("refund.noted").unwrap(),
@@ -234,8 +238,22 @@ fn the_gate_carries_what_its_policy_says() {
         four_eyes: vec![],
         expires_secs: 86_400,
         reason: "Notes are read first".into(),
+        remind_secs: None,
+        escalation: None,
+        on_expiry: OnExpiry::Deny,
     };
     assert_eq!(decision.outcome, PolicyOutcome::RequireApproval(vec![large, noted]));
+}
+
+#[test]
+fn each_gate_is_found_where_it_is_written() {
+    let bundle = bundle(REFUNDS);
+    let gates: Vec<_> =
+        bundle.gates().map(|written| (written.gate.id.as_str(), written.span, written.source)).collect();
+    assert_eq!(gates.iter().map(|(id, ..)| *id).collect::<Vec<_>>(), ["refund.large", "refund.noted"]);
+    for (id, span, source) in gates {
+        assert!(source.text[span].starts_with(&format!("@id(\"{id}\")")), "{id}");
+    }
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Evidence, statements and keys.
 
+use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
@@ -60,6 +61,16 @@ fn evidence_is_left_out_of_messages_where_there_is_none_and_can_be_flattened() {
 fn a_token_is_never_printed() {
     let printed = format!("{:?}", evidence(None, Some("eyJhbGciOiJFZERTQSJ9.e30.c2ln")));
     assert_eq!(printed, r#"Evidence { signature: None, token: Some("a token of 29 bytes") }"#);
+}
+
+proptest! {
+    #[test]
+    fn no_part_of_any_token_is_printed(token in "[A-Za-z0-9_-]{20,60}\\.[A-Za-z0-9_-]{20,60}\\.[A-Za-z0-9_-]{20,60}") {
+        let printed = format!("{:?} {:#?}", evidence(None, Some(&token)), evidence(None, Some(&token)));
+        for part in token.split('.') {
+            prop_assert!(!printed.contains(part), "{printed}");
+        }
+    }
 }
 
 #[test]

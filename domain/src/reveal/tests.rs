@@ -37,6 +37,18 @@ fn a_field_without_a_label_is_unclassified() {
 }
 
 #[test]
+fn what_is_masked_is_told_from_what_is_not() {
+    let labels = labels(&[("/to", "contact"), ("/by/*", "contact")]);
+    let value = json!({"id": "o1", "to": ["ana"], "by": {"ana": 1}, "none": null});
+    let all = classes(&["contact", "unclassified"]);
+    assert!(!may_be_masked(&mask(&value, &labels, &all).value));
+    for revealed in [classes(&["contact"]), classes(&["unclassified"]), classes(&[])] {
+        assert!(may_be_masked(&mask(&value, &labels, &revealed).value), "{revealed:?}");
+    }
+    assert!(may_be_masked(&json!({"note": ["see [withheld: contact] there"]})), "a model that wrote down what it saw");
+}
+
+#[test]
 fn the_most_specific_label_wins() {
     let value = json!({"to": {"name": "Ana", "city": "Graz"}});
     let written = [("", "order"), ("/to", "contact"), ("/to/city", "place")];

@@ -47,7 +47,7 @@ pub(super) async fn policy_tightened_while_waiting(scenario: &Scenario) -> Held 
 
 /// No worker ends: what an operator applies is in force with the next decision.
 pub(super) async fn policy_applied_while_waiting(scenario: &Scenario) -> Held {
-    scenario.edit("mandate.toml", r#"profile = "development""#, r#"profile = "production""#);
+    scenario.in_production();
     scenario.mandate(&["apply", "--by", KIM, "--yes"]).await.ok();
     scenario.keep(start_refunds(scenario, &[LARGE]).await);
     let request = scenario.pending_id().await;

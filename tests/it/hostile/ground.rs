@@ -6,6 +6,8 @@ use std::fs;
 use mandate_domain::audit::RecordBody;
 use mandate_tests::{LONG, Process, Scenario, until_within};
 use mandate_workflows::snapshot::PendingRequest;
+use serde_json::Value;
+use temporalio_common::protos::temporal::api::history::v1::history_event::Attributes;
 
 /// Whether an attack was held off: no effect, and a record of the refusal.
 pub(super) type Held = Result<(), String>;
@@ -95,6 +97,30 @@ pub(super) async fn asked(scenario: &Scenario, number: usize) -> Result<Vec<Pend
     if asked.len() == number { Ok(asked) } else { Err(format!("nobody is asked: {asked:?}")) }
 }
 
+/// The only request that waits.
+pub(super) async fn asked_once(scenario: &Scenario) -> Result<PendingRequest, String> {
+    Ok(asked(scenario, 1).await?.remove(0))
+}
+
+/// Sends a signal.
+pub(super) async fn sends(scenario: &Scenario, signal: &str, message: &Value) -> Held {
+    let taken = scenario.handle_signal(signal, &message.to_string()).await;
+    never(!taken, format!("the server does not take the signal `{signal}`"))
+}
+
+/// What was sent first as this signal, as everybody finds it who may read the history.
+pub(super) async fn sent_before(scenario: &Scenario, signal: &str) -> Result<Value, String> {
+    let events = scenario.raw_history().into_events().await.map_err(|error| error.to_string())?;
+    let payload = events.into_iter().find_map(|event| match event.attributes {
+        Some(Attributes::WorkflowExecutionSignaledEventAttributes(sent)) if sent.signal_name == signal => {
+            sent.input?.payloads.into_iter().next()
+        }
+        _ => None,
+    });
+    let payload = payload.ok_or_else(|| format!("nobody sent `{signal}`"))?;
+    serde_json::from_slice(&payload.data).map_err(|error| error.to_string())
+}
+
 /// The records of a kind, once there are so many.
 pub(super) async fn recorded(
     scenario: &Scenario,
@@ -113,6 +139,14 @@ pub(super) async fn refused(scenario: &Scenario, what: &str, pick: impl Fn(&Reco
     if scenario.records_where(pick).await.is_empty() { Err(format!("not recorded: {what}")) } else { Ok(()) }
 }
 
+/// What somebody sent was refused with these words. With other words it was held off as well, by something that is not
+/// looked at here: then the test is wrong.
+pub(super) fn refused_with(refused: Option<&str>, words: &str, records: &[RecordBody]) -> Held {
+    let why = refused.ok_or_else(|| format!("it counts: {records:?}"))?;
+    assert!(why.contains(words), "refused, but not with the words `{words}`: {why}");
+    Ok(())
+}
+
 /// The record of an intrusion whose reason has these words.
 pub(super) async fn intrusion(scenario: &Scenario, words: &str) -> Held {
     intrusion_in(scenario, "var/mandate.db", words).await
@@ -121,12 +155,13 @@ pub(super) async fn intrusion(scenario: &Scenario, words: &str) -> Held {
 /// The same in another store.
 pub(super) async fn intrusion_in(scenario: &Scenario, store: &str, words: &str) -> Held {
     let records = scenario.records_in(store).await;
-    let mut reasons = records.into_iter().filter_map(|record| match record.body {
+    let reasons = records.into_iter().filter_map(|record| match record.body {
         RecordBody::Intrusion { reason, .. } => Some(reason),
         _ => None,
     });
-    let found = reasons.any(|reason| reason.contains(words));
-    if found { Ok(()) } else { Err(format!("no intrusion is recorded with the words: {words}")) }
+    let reasons: Vec<_> = reasons.collect();
+    let found = reasons.iter().any(|reason| reason.contains(words));
+    never(!found, format!("no intrusion is recorded with the words `{words}`: {reasons:?}"))
 }
 
 /// The system of record was asked for no refund.

@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 
 use mandate_activities::AgentActivities;
 use mandate_domain::{
-    Address, AgentRun, ApprovalDecision, DecisionOutcome, Digest, OpenedRun, Resolution, RunChain, RunState, Usage,
-    Verdict,
+    Address, AgentRun, ApprovalDecision, DecisionOutcome, Digest, Evidence, Instruction, OpenedRun, Proof, Resolution,
+    RunChain, RunState, Sender, SentInstruction, Usage, Verdict,
     agent::{RunLimits, RunPins},
     agent_run::{Event, Moment},
     audit::RecordBody,
 };
 use mandate_tests::Scenario;
-use mandate_workflows::contract::{CloseRunInput, Instruction};
+use mandate_workflows::contract::CloseRunInput;
 use serde_json::{Value, json};
 use temporalio_sdk::testing::{ActivityEnvironment, TestActivityInfoOptions};
 
@@ -120,6 +120,10 @@ fn forged_run(scenario: &Scenario) -> Value {
         pins,
         limits: RunLimits::default(),
         transcript: Address::from_bytes([7; 32]),
+        starter: None,
+        proof: Proof::Claimed,
+        accepts: vec![Proof::Claimed],
+        notifies: false,
     };
     let (mut run, _) = AgentRun::start(mandate_tests::AGENT.parse().unwrap(), ANA.parse().unwrap());
     run.apply(Event::Opened(Box::new(opened)), Moment { now_ms: 0, history_is_long: false }).unwrap();
@@ -313,7 +317,9 @@ pub(super) async fn approval_of_another_runs_request(scenario: &Scenario) -> Hel
         let asked = answered(victim.call("t1.0").await?)?;
         answered(puppet.call("t1.0").await?)?;
         let request = asked["requests"][0]["id"].as_str().ok_or("nobody is asked")?.parse().unwrap();
-        let decision = ApprovalDecision { request, verdict: Verdict::Approve, by: BO.parse().unwrap(), comment: None };
+        let by = BO.parse().ok();
+        let (comment, arguments, evidence) = (None, None, Evidence::none());
+        let decision = ApprovalDecision { request, verdict: Verdict::Approve, by, comment, arguments, evidence };
         answered(puppet.review("t1.0", decision).await?)?;
         for run in [&victim, &puppet] {
             let still = answered(run.call("t1.0").await?)?;
@@ -336,12 +342,14 @@ pub(super) async fn resolution_of_a_call_under_way(scenario: &Scenario) -> Held 
         let puppet = proposed(scenario, &[SMALL]).await?;
         let resolve = async {
             under_way(scenario).await?;
-            let (call, resolution, by) = (id("t1.0"), Resolution::DidNotHappen, BO.parse().unwrap());
-            answered(puppet.instruct(Instruction::Resolve { call, resolution, by, comment: None }).await?)
+            let (call, resolution, by) = (id("t1.0"), Resolution::DidNotHappen, BO.parse().ok());
+            let sender = Sender { by, ..Sender::default() };
+            let sent = SentInstruction { instruction: Instruction::Resolve { call, resolution }, sender };
+            answered(puppet.instruct(sent).await?)
         };
         let (performed, resolved) = tokio::join!(puppet.call("t1.0"), let_answers_go(scenario, resolve));
         let (performed, resolved) = (answered(performed?)?, resolved?);
-        never(resolved["refused"].is_null(), format!("believed: {resolved}"))?;
+        never(resolved["review"] != "refused", format!("believed: {resolved}"))?;
         never(performed["outcome"] != "returned", format!("{performed}"))
     })
     .await?;

@@ -1,33 +1,40 @@
 //! Attacks by people: decisions of whoever may not decide, words that are not theirs to say, messages that are none.
 
-use mandate_domain::audit::RecordBody;
-use mandate_tests::Scenario;
+use mandate_domain::{Proof, Verdict, audit::RecordBody};
+use mandate_tests::{Scenario, keys};
 use serde_json::json;
 
 use super::ground::{
     ANA, BO, EVE, Held, LARGE, MALLORY, SMALL, asked, before_it_answers, calls, cut_from, model_says, never, paid,
-    recorded, refund, refused, rests_in, start, start_refunds, untouched,
+    recorded, refund, refused, refused_with, rests_in, start, start_refunds, untouched,
 };
 use super::rogue::task;
 
 /// Whether the last of so many recorded decisions was refused, with these words.
 pub(super) async fn decision_refused(scenario: &Scenario, number: usize, words: &str) -> Held {
     let decided = recorded(scenario, number, |body| matches!(body, RecordBody::ApprovalDecided { .. })).await?;
-    let refused = matches!(
-        decided.last(),
-        Some(RecordBody::ApprovalDecided { refused: Some(why), .. }) if why.contains(words)
-    );
-    never(!refused, format!("the decision counts: {decided:?}"))
+    let Some(RecordBody::ApprovalDecided { refused, .. }) = decided.last() else { unreachable!("picked above") };
+    refused_with(refused.as_deref(), words, &decided)
 }
 
 /// One person tries to approve; nothing happens, and the request waits on.
 async fn may_not_approve(scenario: &Scenario, by: &str, words: &str) -> Held {
     scenario.keep(start_refunds(scenario, &[LARGE]).await);
-    let request = scenario.pending_id().await;
-    scenario.approve(&request, by).await;
+    approves(scenario, by).await?;
     decision_refused(scenario, 1, words).await?;
     rests_in(scenario, "AwaitingApproval").await?;
     untouched(scenario).await
+}
+
+/// Approves the only request that waits, with a signature where the folder accepts keys.
+async fn approves(scenario: &Scenario, by: &str) -> Held {
+    let request = asked(scenario, 1).await?.remove(0);
+    if request.accepts == [Proof::Key] {
+        scenario.decide_signed(&request, Verdict::Approve, by).await;
+    } else {
+        scenario.approve(&request.request_id, by).await;
+    }
+    Ok(())
 }
 
 pub(super) async fn approval_by_an_outsider(scenario: &Scenario) -> Held {
@@ -36,7 +43,9 @@ pub(super) async fn approval_by_an_outsider(scenario: &Scenario) -> Held {
 }
 
 pub(super) async fn approval_by_the_requester(scenario: &Scenario) -> Held {
+    scenario.accept_keys();
     add_to_the_approvers(scenario, ANA);
+    everybody_may(scenario, "decide");
     may_not_approve(scenario, ANA, "(four eyes)").await
 }
 
@@ -79,11 +88,21 @@ fn add_to_the_approvers(scenario: &Scenario, person: &str) {
 }
 
 pub(super) async fn second_vote_of_one_person(scenario: &Scenario) -> Held {
+    scenario.accept_keys();
     scenario.edit("policies/refunds.cedar", r#"@quorum("1")"#, r#"@quorum("2")"#);
     scenario.keep(start_refunds(scenario, &[LARGE]).await);
-    let request = scenario.pending_id().await;
-    scenario.approve(&request, BO).await;
-    scenario.approve(&request, BO).await;
+    approves(scenario, BO).await?;
+    // Signed anew, with a remark: the same signature would be refused for being the same.
+    let request = asked(scenario, 1).await?.remove(0);
+    let digest = request.digest.as_ref().ok_or("no digest")?;
+    let says = keys::SaysOf {
+        request: &request.request_id,
+        digest,
+        verdict: Verdict::Approve,
+        comment: Some("again"),
+        arguments: None,
+    };
+    scenario.signal("approve", &says.signed(BO).to_string()).await.ok();
     decision_refused(scenario, 2, "has approved this request already").await?;
     rests_in(scenario, "AwaitingApproval").await?;
     untouched(scenario).await
@@ -131,7 +150,7 @@ pub(super) async fn malformed_and_oversized_signals(scenario: &Scenario) -> Held
 
 /// A payment whose answer is lost, of a tool that nobody can be asked about. Believed, a word that it did not happen
 /// has the model pay again.
-async fn may_not_resolve(scenario: &Scenario, by: &str) -> Held {
+pub(super) async fn may_not_resolve(scenario: &Scenario, by: &str, words: &str) -> Held {
     scenario.edit("tools/payments.refund.toml", "check = \"payments.refund_status\"\nsettles_within_secs = 10\n", "");
     before_it_answers(scenario, "kill -KILL 0");
     let proposes = calls(&[&refund(SMALL)]);
@@ -143,20 +162,20 @@ async fn may_not_resolve(scenario: &Scenario, by: &str) -> Held {
         .await
         .ok();
     let resolved = recorded(scenario, 1, |body| matches!(body, RecordBody::Resolved { .. })).await?;
-    let refused = matches!(&resolved[0], RecordBody::Resolved { refused: Some(_), .. });
-    never(!refused, format!("the word counts: {resolved:?}"))?;
+    let RecordBody::Resolved { refused, .. } = &resolved[0] else { unreachable!("picked above") };
+    refused_with(refused.as_deref(), words, &resolved)?;
     rests_in(scenario, "OutcomeUnknown").await?;
     paid(scenario, 1).await
 }
 
 pub(super) async fn resolution_by_an_outsider(scenario: &Scenario) -> Held {
-    may_not_resolve(scenario, MALLORY).await
+    may_not_resolve(scenario, MALLORY, "policy does not let `mallory@acme.example` say what became of it").await
 }
 
 pub(super) async fn resolution_by_the_requester(scenario: &Scenario) -> Held {
     add_to_the_approvers(scenario, ANA);
     everybody_may(scenario, "resolve");
-    may_not_resolve(scenario, ANA).await
+    may_not_resolve(scenario, ANA, "is the person the run acts for").await
 }
 
 /// Keeps the policies before a line.

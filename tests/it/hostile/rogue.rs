@@ -5,13 +5,15 @@
 use std::{future::Future, time::Duration};
 
 use futures::future::{LocalBoxFuture, join_all};
-use mandate_domain::{Address, ApprovalDecision, ChainHead, ToolCallId};
+use mandate_domain::{
+    Address, ApprovalDecision, ChainHead, SentInstruction, ToolCallId, agent_run::Word, approval::Arrival,
+};
 use mandate_tests::{AGENT, Scenario};
 use mandate_workflows::{
     contract::{
-        CallPurpose, CallTool, CallToolInput, CloseRun, CloseRunInput, Instruction, InvokeModel, InvokeModelInput,
-        OpenRun, OpenRunInput, ReviewApproval, ReviewApprovalInput, ReviewInstruction, ReviewInstructionInput,
-        ReviewSubject, RunPointer,
+        CallPurpose, CallTool, CallToolInput, CloseRun, CloseRunInput, InvokeModel, InvokeModelInput, OpenRun,
+        OpenRunInput, ReviewApproval, ReviewApprovalInput, ReviewInstruction, ReviewInstructionInput, ReviewSubject,
+        RunPointer,
     },
     lenient::Lenient,
 };
@@ -230,8 +232,18 @@ impl<'a> Puppet<'a> {
 
     /// Asks the model for a turn.
     pub(super) async fn invoke(&self, turn: u32, transcript: &Address) -> Result<Told, String> {
-        let transcript = transcript.clone();
-        self.asks(Ask::Invoke(InvokeModelInput { run: self.pointer()?, turn, transcript, append: Vec::new() })).await
+        self.invoke_with(turn, transcript, Vec::new()).await
+    }
+
+    /// Asks the model for a turn before which people said more.
+    pub(super) async fn invoke_with(
+        &self,
+        turn: u32,
+        transcript: &Address,
+        instructions: Vec<Address>,
+    ) -> Result<Told, String> {
+        let (run, transcript) = (self.pointer()?, transcript.clone());
+        self.asks(Ask::Invoke(InvokeModelInput { run, turn, transcript, append: Vec::new(), instructions })).await
     }
 
     /// Asks for the first turn of the opened run.
@@ -259,13 +271,15 @@ impl<'a> Puppet<'a> {
 
     /// Asks for the review of a decision about a call.
     pub(super) async fn review(&self, call: &str, decision: ApprovalDecision) -> Result<Told, String> {
-        let subject = ReviewSubject::Decision { decision, ordinal: 1 };
+        let subject = ReviewSubject::Decision { decision, ordinal: 1, arrival: None };
         self.asks(Ask::Review(ReviewApprovalInput { run: self.pointer()?, call: id(call), subject })).await
     }
 
     /// Asks for the review of a word on what became of a call.
-    pub(super) async fn instruct(&self, instruction: Instruction) -> Result<Told, String> {
-        self.asks(Ask::Instruct(ReviewInstructionInput { run: self.pointer()?, instruction, ordinal: 1 })).await
+    pub(super) async fn instruct(&self, sent: SentInstruction) -> Result<Told, String> {
+        let arrival = Arrival { run_id: "none".to_owned(), name: "resolve".to_owned(), ordinal: 1, at_ms: 0 };
+        let word = Word::Sent { sent, arrival };
+        self.asks(Ask::Instruct(ReviewInstructionInput { run: self.pointer()?, word, ordinal: 1 })).await
     }
 
     /// Opens a run, asks the model, and has its first call performed, as far as it is let.

@@ -45,11 +45,13 @@ async fn an_approval_counts_for_its_own_call_and_no_other() {
     assert_eq!(run.count(consumed).await, 1);
 }
 
+const FOUR_EYES: &str = "@quorum(\"1\")\n@four_eyes(\"requester\")\n";
+
 #[tokio::test]
 async fn a_stranger_the_requester_and_a_wrong_id_decide_nothing() {
     let members = r#"finance-leads = ["bo@acme.example", "ana@acme.example"]"#;
     let world = Folder::proposing(&[&refund(50_000), &refund(20_000)]).edit("mandate.toml", MEMBERS, members);
-    let world = world.world().await;
+    let world = world.edit("policies/refunds.cedar", "@quorum(\"1\")\n", FOUR_EYES).with_keys().world().await;
     let mut run = Run::proposed(&world).await;
     let request = run.asked("t1.0").await.remove(0);
     let other = run.asked("t1.1").await.remove(0);
@@ -58,12 +60,12 @@ async fn a_stranger_the_requester_and_a_wrong_id_decide_nothing() {
     let own = reason(run.approve(&request, ANA).await);
     assert!(own.contains("four eyes"), "{own}");
     let unknown = RequestId::parse("r9-abcdef").unwrap();
-    let nothing = reason(run.review(run.decision(request.call, &unknown, Verdict::Approve, BO)).await);
+    let nothing = reason(run.review(run.decision(request.call, &unknown, Verdict::Approve, BO).await).await);
     assert!(nothing.contains("r9-abcdef"), "{nothing}");
     // The right id under another call's name.
-    let misplaced = reason(run.review(run.decision(other.call, &request.id, Verdict::Approve, BO)).await);
+    let misplaced = reason(run.review(run.decision(other.call, &request.id, Verdict::Approve, BO).await).await);
     assert!(misplaced.contains("t1.1"), "{misplaced}");
-    let nowhere = reason(run.review(run.decision(id("t7.0"), &request.id, Verdict::Reject, BO)).await);
+    let nowhere = reason(run.review(run.decision(id("t7.0"), &request.id, Verdict::Reject, BO).await).await);
     assert!(nowhere.contains("t7.0"), "{nowhere}");
     assert_eq!((run.count(refused_decision).await, run.count(counted_decision).await), (5, 0));
     assert_eq!(run.asked("t1.0").await, std::slice::from_ref(&request));
@@ -76,7 +78,7 @@ async fn a_stranger_the_requester_and_a_wrong_id_decide_nothing() {
 async fn two_people_are_two_people() {
     let two = r#"@quorum("2")"#;
     let world = Folder::proposing(&[&refund(50_000)]).edit("policies/refunds.cedar", r#"@quorum("1")"#, two);
-    let world = world.world().await;
+    let world = world.with_keys().world().await;
     let mut run = Run::proposed(&world).await;
     let request = run.asked("t1.0").await.remove(0);
     assert_eq!(run.approve(&request, BO).await, counted(1, false));
@@ -114,7 +116,7 @@ async fn a_rejection_ends_the_call_with_the_words_of_who_rejected() {
     let world = Folder::proposing(&[&refund(50_000)]).world().await;
     let mut run = Run::proposed(&world).await;
     let request = run.asked("t1.0").await.remove(0);
-    let mut decision = run.decision(request.call, &request.id, Verdict::Reject, BO);
+    let mut decision = run.decision(request.call, &request.id, Verdict::Reject, BO).await;
     let mandate_workflows::contract::ReviewSubject::Decision { decision: said, .. } = &mut decision.subject else {
         panic!("a decision")
     };

@@ -1,7 +1,7 @@
 //! After the closing record nothing is performed, and what is still told is only recorded.
 
-use mandate_domain::{RecordBody, RefusalKind, Review};
-use mandate_workflows::contract::{HaltRecord, ModelCallOutcome};
+use mandate_domain::{RecordBody, RefusalKind, Review, Sender, agent_run::HaltRequest};
+use mandate_workflows::contract::ModelCallOutcome;
 
 use super::{
     run::{BO, READ, Run, close, counted, id, invoke, person, refund},
@@ -14,7 +14,10 @@ async fn closing_names_who_halted_and_what_was_left() {
     let mut run = Run::proposed(&world).await;
     run.asked("t1.0").await;
     let mut closing = run.closing();
-    closing.halted_by = Some(HaltRecord { by: person(BO), comment: Some("enough".to_owned()) });
+    closing.halted_by = Some(HaltRequest {
+        sender: Sender { by: Some(person(BO)), comment: Some("enough".to_owned()), ..Sender::default() },
+        arrival: None,
+    });
     closing.abandoned = vec![id("t1.0"), id("t1.1")];
     let closed = close(&run.worker, closing.clone()).await.unwrap();
     assert_eq!(close(&run.worker, closing).await.unwrap(), closed);

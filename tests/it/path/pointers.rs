@@ -69,7 +69,13 @@ async fn a_turn_with_another_transcript_or_other_results_is_refused() {
 async fn a_turn_whose_calls_have_not_ended_is_refused() {
     let world = Folder::proposing(&[READ]).world().await;
     let run = Run::proposed(&world).await;
-    let input = InvokeModelInput { run: run.pointer(), turn: 2, transcript: run.transcript.clone(), append: vec![] };
+    let input = InvokeModelInput {
+        run: run.pointer(),
+        turn: 2,
+        transcript: run.transcript.clone(),
+        append: vec![],
+        instructions: vec![],
+    };
     let failed = invoke(&run.worker, input).await.unwrap_err();
     intrusion(&world, failed, "t1.0").await;
 }
@@ -105,7 +111,7 @@ async fn a_store_that_is_behind_its_run_is_refused() {
         run.audit = seen;
         let behind = |failed: Failed| failed.for_good("store_behind_run", "behind its run");
         behind(call(&run.worker, run.call_input("t1.0")).await.unwrap_err());
-        let decision = run.decision(request.call, &request.id, mandate_domain::Verdict::Approve, super::run::BO);
+        let decision = run.decision(request.call, &request.id, mandate_domain::Verdict::Approve, super::run::BO).await;
         behind(review(&run.worker, decision).await.unwrap_err());
         let resolve = run.resolution("t1.0", mandate_domain::Resolution::Skip, super::run::BO);
         behind(instruct(&run.worker, resolve).await.unwrap_err());

@@ -20,7 +20,7 @@ pub(super) async fn lock(world: &World) {
     lock_up(world, WHO).await;
 }
 
-async fn lock_up(world: &World, target: &str) {
+pub(super) async fn lock_up(world: &World, target: &str) {
     let (operator, judged) = operator(world);
     assert_eq!(operator.quarantine(&judged, &target.parse().unwrap(), "stolen laptop").await.unwrap(), Acted::Done);
 }
@@ -53,7 +53,7 @@ async fn an_approval_releases_nothing_once_who_gave_it_is_in_quarantine() {
 async fn nor_does_the_second_approval_after_it() {
     let two = r#"@quorum("2")"#;
     let folder = Folder::proposing(&[&refund(50_000), &refund(40_000)]);
-    let world = folder.edit("policies/refunds.cedar", r#"@quorum("1")"#, two).world().await;
+    let world = folder.edit("policies/refunds.cedar", r#"@quorum("1")"#, two).with_keys().world().await;
     let mut run = Run::proposed(&world).await;
     let first = run.asked("t1.0").await.remove(0);
     let second = run.asked("t1.1").await.remove(0);

@@ -54,7 +54,7 @@ async fn every_activity_answers_the_same_again_and_performs_nothing() {
     assert_eq!(waiting, call(&world.worker().await, input.clone()).await.unwrap());
     let ToolCallOutcome::ApprovalRequired { requests } = waiting.outcome else { panic!("{waiting:?}") };
 
-    let decision = run.decision(requests[0].call, &requests[0].id, Verdict::Approve, BO);
+    let decision = run.decision(requests[0].call, &requests[0].id, Verdict::Approve, BO).await;
     assert_eq!(run.approve(&requests[0], BO).await, counted(1, true));
     let records = run.records().await;
     assert_eq!(review(&run.worker, decision).await.unwrap().review, counted(1, true));
@@ -77,7 +77,7 @@ async fn a_rejection_and_an_expiry_answer_the_same_again() {
     let world = Folder::proposing(&[&refund(50_000), &refund(20_000)]).world().await;
     let mut run = Run::proposed(&world).await;
     let (rejected, expired) = (run.asked("t1.0").await.remove(0), run.asked("t1.1").await.remove(0));
-    let decision = run.decision(rejected.call, &rejected.id, Verdict::Reject, BO);
+    let decision = run.decision(rejected.call, &rejected.id, Verdict::Reject, BO).await;
     let expiry = run.expiry(&expired);
     let first = (run.reject(&rejected, BO).await, run.review(expiry.clone()).await);
     assert!(matches!(first, (Review::Rejected { .. }, Review::Expired { .. })), "{first:?}");
@@ -130,7 +130,7 @@ async fn attempts_at_once_answer_the_same_and_record_once() {
         let outcome = at_once(&workers, async |worker| Ok(call(worker, input.clone()).await?.outcome)).await;
         assert_eq!(run.call(refused).await, outcome);
     }
-    let decision = run.decision(requests[0].call, &requests[0].id, Verdict::Reject, BO);
+    let decision = run.decision(requests[0].call, &requests[0].id, Verdict::Reject, BO).await;
     let rejected = at_once(&workers, async |worker| Ok(review(worker, decision.clone()).await?.review)).await;
     assert!(matches!(rejected, Review::Rejected { .. }), "{rejected:?}");
     let closing = run.closing();

@@ -4,14 +4,16 @@ use std::{collections::BTreeMap, time::Duration};
 
 use mandate_activities::AgentActivities;
 use mandate_domain::{
-    Address, AgentName, ApprovalDecision, ApprovalRequest, ChainHead, EndReason, ModelTurn, OpenedRun, PersonId,
-    RecordBody, Refusal, RefusalKind, RequestId, Resolution, Review, RunState, ToolCallId, ToolCallOutcome, Usage,
-    Verdict,
+    Address, AgentName, ApprovalDecision, ApprovalRequest, ChainHead, EndReason, Evidence, Instruction,
+    InstructionReview, ModelTurn, OpenedRun, PersonId, Proof, RecordBody, Refusal, RefusalKind, RequestId, Resolution,
+    Review, RunState, Sender, SentInstruction, ToolCallId, ToolCallOutcome, Usage, Verdict, agent_run::Word,
+    approval::Arrival,
 };
+use mandate_tests::keys;
 use mandate_workflows::contract::{
-    CallPurpose, CallToolInput, CallToolOutput, CloseRunInput, CloseRunOutput, Instruction, InvokeModelInput,
-    InvokeModelOutput, ModelCallOutcome, OpenRunInput, OpenRunOutput, ReviewApprovalInput, ReviewApprovalOutput,
-    ReviewInstructionInput, ReviewInstructionOutput, ReviewSubject, RunPointer,
+    CallPurpose, CallToolInput, CallToolOutput, CloseRunInput, CloseRunOutput, InvokeModelInput, InvokeModelOutput,
+    ModelCallOutcome, NotifyInput, NotifyOutput, OpenRunInput, OpenRunOutput, ReviewApprovalInput,
+    ReviewApprovalOutput, ReviewInstructionInput, ReviewInstructionOutput, ReviewSubject, RunPointer,
 };
 use temporalio_common::error::ApplicationFailure;
 use temporalio_sdk::{
@@ -19,7 +21,7 @@ use temporalio_sdk::{
     testing::{ActivityEnvironment, ActivityEnvironmentError},
 };
 
-use super::world::World;
+use super::world::{RUN_ID, World};
 
 pub(super) const BO: &str = "bo@acme.example";
 pub(super) const EVE: &str = "eve@acme.example";
@@ -93,15 +95,39 @@ pub(super) async fn review(
     env.run(AgentActivities::review_approval, input).await.map_err(Failed::of)
 }
 
-pub(super) async fn instruct(
-    env: &ActivityEnvironment,
-    input: ReviewInstructionInput,
-) -> Result<ReviewInstructionOutput, Failed> {
-    env.run(AgentActivities::review_instruction, input).await.map_err(Failed::of)
+pub(super) async fn instruct(env: &ActivityEnvironment, input: ReviewInstructionInput) -> Result<Told, Failed> {
+    env.run(AgentActivities::review_instruction, input).await.map(Told::from).map_err(Failed::of)
+}
+
+pub(super) async fn notify(env: &ActivityEnvironment, input: NotifyInput) -> Result<NotifyOutput, Failed> {
+    env.run(AgentActivities::notify, input).await.map_err(Failed::of)
 }
 
 pub(super) async fn close(env: &ActivityEnvironment, input: CloseRunInput) -> Result<CloseRunOutput, Failed> {
     env.run(AgentActivities::close_run, input).await.map_err(Failed::of)
+}
+
+/// What an instruction came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Told {
+    /// What the call came to that it was about.
+    pub(super) settled: Option<ToolCallOutcome>,
+    /// Why it does not count, or what the person is told beside the outcome.
+    pub(super) refused: Option<String>,
+    /// What the model reads at its next turn.
+    pub(super) message: Option<Address>,
+    pub(super) audit: ChainHead,
+}
+
+impl From<ReviewInstructionOutput> for Told {
+    fn from(output: ReviewInstructionOutput) -> Self {
+        let (settled, refused, message) = match output.review {
+            InstructionReview::Settled { outcome, note } => (Some(outcome), note, None),
+            InstructionReview::Refused { reason } => (None, Some(reason), None),
+            InstructionReview::Taken { message } => (None, None, message.map(|message| message.address)),
+        };
+        Self { settled, refused, message, audit: output.audit }
+    }
 }
 
 /// A run as its workflow sees it.
@@ -120,7 +146,11 @@ pub(super) struct Run<'w> {
 
 impl<'w> Run<'w> {
     pub(super) async fn open(world: &'w World) -> Self {
-        let worker = world.worker().await;
+        Self::open_on(world, world.worker().await).await
+    }
+
+    /// Opened by a worker that is there already.
+    pub(super) async fn open_on(world: &'w World, worker: ActivityEnvironment) -> Self {
         let OpenRunOutput { opened, audit } = open(&worker).await.unwrap();
         let transcript = opened.transcript.clone();
         Self { world, worker, opened, audit, transcript, turn: 0, calls: 0, results: BTreeMap::new(), reviews: 0 }
@@ -141,12 +171,18 @@ impl<'w> Run<'w> {
     pub(super) fn next_turn(&self) -> InvokeModelInput {
         let append = (0..self.calls).map(|index| self.results[&ToolCallId::new(self.turn, index)].clone());
         let (run, transcript) = (self.pointer(), self.transcript.clone());
-        InvokeModelInput { run, turn: self.turn + 1, transcript, append: append.collect() }
+        InvokeModelInput { run, turn: self.turn + 1, transcript, append: append.collect(), instructions: vec![] }
     }
 
     /// What `invoke_model` was told of the first turn.
     pub(super) fn first_turn(&self) -> InvokeModelInput {
-        InvokeModelInput { run: self.pointer(), turn: 1, transcript: self.opened.transcript.clone(), append: vec![] }
+        InvokeModelInput {
+            run: self.pointer(),
+            turn: 1,
+            transcript: self.opened.transcript.clone(),
+            append: vec![],
+            instructions: vec![],
+        }
     }
 
     pub(super) async fn try_turn(&mut self) -> Result<ModelCallOutcome, Failed> {
@@ -219,15 +255,27 @@ impl<'w> Run<'w> {
         }
     }
 
-    pub(super) fn decision(
+    /// A decision, signed where the folder accepts keys.
+    pub(super) async fn decision(
         &self,
         call: ToolCallId,
         request: &RequestId,
         verdict: Verdict,
         by: &str,
     ) -> ReviewApprovalInput {
-        let decision = ApprovalDecision { request: request.clone(), verdict, by: person(by), comment: None };
-        let subject = ReviewSubject::Decision { decision, ordinal: self.reviews + 1 };
+        let evidence = if self.opened.accepts == [Proof::Key] {
+            let row = self.world.store.begin(&self.opened.run).await.unwrap().request(request).await.unwrap();
+            let digest = row.map_or_else(|| Address::from_bytes([0; 32]), |row| row.digest);
+            let says =
+                keys::SaysOf { request: request.as_str(), digest: &digest, verdict, comment: None, arguments: None };
+            Evidence { signature: Some(keys::sign(&says.statement(), by, by)), token: None }
+        } else {
+            Evidence::none()
+        };
+        let by = Some(person(by));
+        let decision =
+            ApprovalDecision { request: request.clone(), verdict, by, comment: None, arguments: None, evidence };
+        let subject = ReviewSubject::Decision { decision, ordinal: self.reviews + 1, arrival: None };
         ReviewApprovalInput { run: self.pointer(), call, subject }
     }
 
@@ -243,11 +291,11 @@ impl<'w> Run<'w> {
     }
 
     pub(super) async fn approve(&mut self, request: &ApprovalRequest, by: &str) -> Review {
-        self.review(self.decision(request.call, &request.id, Verdict::Approve, by)).await
+        self.review(self.decision(request.call, &request.id, Verdict::Approve, by).await).await
     }
 
     pub(super) async fn reject(&mut self, request: &ApprovalRequest, by: &str) -> Review {
-        self.review(self.decision(request.call, &request.id, Verdict::Reject, by)).await
+        self.review(self.decision(request.call, &request.id, Verdict::Reject, by).await).await
     }
 
     pub(super) fn expiry(&self, request: &ApprovalRequest) -> ReviewApprovalInput {
@@ -256,13 +304,25 @@ impl<'w> Run<'w> {
     }
 
     pub(super) fn resolution(&self, call: &str, resolution: Resolution, by: &str) -> ReviewInstructionInput {
-        let (call, by) = (id(call), person(by));
-        let instruction = Instruction::Resolve { call, resolution, by, comment: None };
-        ReviewInstructionInput { run: self.pointer(), instruction, ordinal: self.reviews + 1 }
+        let instruction = Instruction::Resolve { call: id(call), resolution };
+        self.says(instruction, by)
     }
 
-    pub(super) async fn resolve(&mut self, call: &str, resolution: Resolution, by: &str) -> ReviewInstructionOutput {
+    pub(super) async fn resolve(&mut self, call: &str, resolution: Resolution, by: &str) -> Told {
         let input = self.resolution(call, resolution, by);
+        self.tell(call, input).await
+    }
+
+    /// What somebody tells the run, by claim.
+    pub(super) fn says(&self, instruction: Instruction, by: &str) -> ReviewInstructionInput {
+        let sender = Sender { by: Some(person(by)), ..Sender::default() };
+        let sent = SentInstruction { instruction, sender };
+        let arrival = Arrival { run_id: RUN_ID.into(), name: "signal".into(), ordinal: 1, at_ms: 0 };
+        ReviewInstructionInput { run: self.pointer(), word: Word::Sent { sent, arrival }, ordinal: self.reviews + 1 }
+    }
+
+    /// Tells the run something about a call.
+    pub(super) async fn tell(&mut self, call: &str, input: ReviewInstructionInput) -> Told {
         self.reviews += 1;
         let output = instruct(&self.worker, input).await.unwrap();
         self.audit = output.audit.clone();

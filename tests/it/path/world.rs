@@ -11,11 +11,11 @@ use std::{
 use futures::future::BoxFuture;
 use mandate_activities::{
     AgentActivities, Executions, Metrics, Setup,
-    executions::{LookUpError, StartedExecution},
+    executions::{LookUpError, MessageEvent, StartedExecution},
     store::{AddressKeySource, Store, StoreSettings},
 };
 use mandate_domain::{
-    RecordBody, RunChain,
+    AuditRecord, RecordBody, RunChain,
     audit::verify::{verify, verify_own},
 };
 use mandate_worker::{bundle, config::Config};
@@ -43,6 +43,17 @@ impl Executions for FirstEvents {
     ) -> BoxFuture<'a, Result<Option<StartedExecution>, LookUpError>> {
         let key = (workflow_id.to_owned(), run_id.to_owned());
         Box::pin(async move { Ok(self.0.lock().unwrap().get(&key).cloned()) })
+    }
+
+    /// Nobody sends these executions a signal.
+    fn message<'a>(
+        &'a self,
+        _: &'a str,
+        _: &'a str,
+        _: &'a str,
+        _: u32,
+    ) -> BoxFuture<'a, Result<Option<MessageEvent>, LookUpError>> {
+        Box::pin(async { Ok(None) })
     }
 }
 
@@ -114,6 +125,12 @@ impl Folder {
         self
     }
 
+    /// Lets people prove themselves with keys: decisions of the run are signed from then on.
+    pub(super) fn with_keys(self) -> Self {
+        mandate_tests::keys::accept_keys(self.0.path());
+        self
+    }
+
     pub(super) fn policy(self, name: &str, text: &str) -> Self {
         self.write(&format!("policies/{name}.cedar"), text)
     }
@@ -132,13 +149,16 @@ impl Folder {
     }
 
     pub(super) async fn world(self) -> World {
-        let path = self.0.path().join("var/mandate.db");
-        let address_keys = AddressKeySource::Folder(self.0.path().join("var/keys"));
-        let store = Store::open(StoreSettings { path, address_keys }).await.unwrap();
+        let store = open_store(self.0.path()).await;
         let world = World { folder: self.0, store, executions: Arc::default() };
         world.start(RUN_ID, RUN_ID, mandate_workflows::WORKFLOW_TYPE, "mandate");
         world
     }
+}
+
+async fn open_store(folder: &Path) -> Store {
+    let address_keys = AddressKeySource::Folder(folder.join("var/keys"));
+    Store::open(StoreSettings { path: folder.join("var/mandate.db"), address_keys }).await.unwrap()
 }
 
 fn edit(folder: &Path, file: &str, from: &str, to: &str) {
@@ -151,21 +171,29 @@ fn edit(folder: &Path, file: &str, from: &str, to: &str) {
 impl World {
     /// The server knows one more execution of the workflow.
     pub(super) fn start(&self, run_id: &str, first_run_id: &str, workflow_type: &str, task_queue: &str) {
-        let task = json!({
-            "agent": "acme/support/refunds", "prompt": "Please refund.", "on_behalf_of": "ana@acme.example",
-        });
-        self.start_with(run_id, first_run_id, workflow_type, task_queue, task.to_string());
+        self.start_with(run_id, first_run_id, workflow_type, task_queue, task());
+    }
+
+    /// The server knows an execution of another workflow.
+    pub(super) fn start_other(&self, workflow_id: &str, run_id: &str, first: &str) {
+        let started = started(first, mandate_workflows::WORKFLOW_TYPE, "mandate", task());
+        self.executions.0.lock().unwrap().insert((workflow_id.to_owned(), run_id.to_owned()), started);
     }
 
     pub(super) fn start_with(&self, run_id: &str, first: &str, workflow_type: &str, task_queue: &str, input: String) {
-        let started = StartedExecution {
-            workflow_type: workflow_type.to_owned(),
-            task_queue: task_queue.to_owned(),
-            first_run_id: first.to_owned(),
-            input: vec![input.into_bytes()],
-        };
+        let started = started(first, workflow_type, task_queue, input);
         let key = (WORKFLOW_ID.to_owned(), run_id.to_owned());
         self.executions.0.lock().unwrap().insert(key, started);
+    }
+
+    /// A further handle on the store, as another process has it.
+    pub(super) async fn another_handle(&self) -> Store {
+        open_store(self.folder.path()).await
+    }
+
+    /// The folder as it is now.
+    pub(super) fn config(&self) -> Config {
+        Config::load(self.folder.path(), &programs()).unwrap_or_else(|errors| panic!("{errors:#?}"))
     }
 
     /// A worker that has read the folder as it is now, with an activity task of the run.
@@ -178,7 +206,12 @@ impl World {
     }
 
     pub(super) async fn worker_on(&self, store: Store, task: Task) -> ActivityEnvironment {
-        let config = Config::load(self.folder.path(), &programs()).unwrap_or_else(|errors| panic!("{errors:#?}"));
+        environment(self.activities_on(store).await, task)
+    }
+
+    /// What a worker on this store carries out, for the tasks of many runs.
+    pub(super) async fn activities_on(&self, store: Store) -> AgentActivities {
+        let config = self.config();
         let executions = Arc::<FirstEvents>::clone(&self.executions);
         let policy = bundle::in_force(&config, &store, "test").await.unwrap();
         let activities = AgentActivities::new(Setup {
@@ -190,14 +223,7 @@ impl World {
             executions,
             metrics: Metrics::default(),
         });
-        let info = TestActivityInfoOptions::builder()
-            .workflow_type(Some(task.workflow_type.to_owned()))
-            .workflow_id(task.workflow_id.map(str::to_owned))
-            .workflow_run_id(task.workflow_id.map(|_| task.run_id.to_owned()))
-            .activity_id(task.activity_id)
-            .activity_type("test")
-            .build();
-        ActivityEnvironment::builder().register_activities(activities.unwrap()).info(info).build()
+        activities.unwrap()
     }
 
     /// Changes a file of the folder, for workers made from now on.
@@ -220,14 +246,25 @@ impl World {
         bodies.into_iter().filter_map(reason).collect()
     }
 
-    /// The records of a chain, which verifies.
+    /// Raises what an order was worth, so that many runs can be paid from it.
+    pub(super) async fn raise_order(&self, order: &str) {
+        let mut database = self.open("var/payments.db").await.unwrap();
+        let raise = sqlx::query::<sqlx::Sqlite>("UPDATE orders SET total_cents = 1000000000 WHERE order_id = $1");
+        assert_eq!(raise.bind(order.to_owned()).execute(&mut database).await.unwrap().rows_affected(), 1);
+    }
+
+    /// What the records of a chain say, which verifies.
     pub(super) async fn bodies(&self, chain: &RunChain) -> Vec<RecordBody> {
+        self.records(chain).await.into_iter().map(|record| record.body).collect()
+    }
+
+    /// The records of a chain, which verifies.
+    pub(super) async fn records(&self, chain: &RunChain) -> Vec<AuditRecord> {
         let records = self.store.records(chain).await.unwrap();
         let own = *chain == self.store.own_chain();
         let verified = if own { verify_own(chain, &records, None) } else { verify(chain, &records, None) };
         assert!(verified.holds() || records.is_empty(), "{:?}", verified.findings);
-        let body = |bytes: &[u8]| serde_json::from_slice::<mandate_domain::AuditRecord>(bytes).unwrap().body;
-        records.iter().map(|record| body(&record.canonical)).collect()
+        records.iter().map(|record| serde_json::from_slice(&record.canonical).unwrap()).collect()
     }
 
     /// What was paid: key and amount of each row, in order.
@@ -293,6 +330,36 @@ impl World {
         let text = std::fs::read_to_string(self.folder.path().join("var/pid")).unwrap();
         kill(Pid::from_raw(text.trim().parse().unwrap()), signal).unwrap();
     }
+}
+
+fn task() -> String {
+    let task = json!({
+        "agent": "acme/support/refunds", "prompt": "Please refund.", "on_behalf_of": "ana@acme.example",
+    });
+    task.to_string()
+}
+
+fn started(first_run_id: &str, workflow_type: &str, task_queue: &str, input: String) -> StartedExecution {
+    StartedExecution {
+        workflow_type: workflow_type.to_owned(),
+        task_queue: task_queue.to_owned(),
+        first_run_id: first_run_id.to_owned(),
+        input: vec![input.into_bytes()],
+        started_ms: 0,
+        principal: None,
+    }
+}
+
+/// A worker that carries out these activities for one task.
+pub(super) fn environment(activities: AgentActivities, task: Task) -> ActivityEnvironment {
+    let info = TestActivityInfoOptions::builder()
+        .workflow_type(Some(task.workflow_type.to_owned()))
+        .workflow_id(task.workflow_id.map(str::to_owned))
+        .workflow_run_id(task.workflow_id.map(|_| task.run_id.to_owned()))
+        .activity_id(task.activity_id)
+        .activity_type("test")
+        .build();
+    ActivityEnvironment::builder().register_activities(activities).info(info).build()
 }
 
 pub(super) async fn wait_until(what: &str, mut holds: impl AsyncFnMut() -> bool) {

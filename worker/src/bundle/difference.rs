@@ -157,7 +157,7 @@ fn members(before: &[String], after: &[String]) -> Vec<String> {
 }
 
 /// Lines that go and lines that come, with what stands around them.
-fn text_difference(before: &str, after: &str) -> Vec<String> {
+pub(crate) fn text_difference(before: &str, after: &str) -> Vec<String> {
     let diff = TextDiff::from_lines(before, after);
     let mut lines = Vec::new();
     for (index, group) in diff.grouped_ops(CONTEXT).iter().enumerate() {

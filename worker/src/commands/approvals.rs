@@ -1,106 +1,289 @@
-//! `mandate approvals`: what waits for people, over all runs. Found by Temporal's own query, read from each run's own.
+//! `mandate approvals`: what waits for people, over all runs: requests, questions, and calls whose outcome nobody knows.
+//! Found by Temporal's own query, read from each run's own.
+//!
+//! A run's state says what it waits for only while nothing else is under way, so a run that works or is paused is asked
+//! too. A run whose worker is down gives no answer: it is named at the end and holds nobody up.
 
-use futures::{StreamExt as _, TryStreamExt as _, stream};
+use std::{collections::BTreeSet, time::Duration};
+
+use futures::{StreamExt as _, stream};
 use mandate_domain::render;
-use mandate_workflows::snapshot::PendingRequest;
+use mandate_workflows::snapshot::{PendingQuestion, PendingRequest, Status, UnknownCall};
 use serde::Serialize;
-use temporalio_client::WorkflowListOptions;
+use tokio::time::timeout;
 
+use super::card;
 use crate::{
     cli::{Global, Listing},
     connection::{self, Temporal},
-    output::{self, Exit, OutputFormat},
+    output::{self, Exit, OutputFormat, Progress},
 };
 
-/// The inbox, as a person would type it too.
-const INBOX: &str = "MandateState = 'AwaitingApproval' AND ExecutionStatus = 'Running'";
-/// Most runs that are listed.
+/// Runs that wait for people, as a person would type it too. An empty list of approvers is no attribute at all: the
+/// server takes such an attribute away.
+const WAITS: &str = "ExecutionStatus = 'Running' AND (MandateState IN ('AwaitingApproval', 'AwaitingAnswer', \
+                     'OutcomeUnknown') OR MandateApprovers IS NOT NULL)";
+/// Runs in which something may wait beside what is under way. A request would show in the approvers.
+const MAY_WAIT: &str =
+    "ExecutionStatus = 'Running' AND MandateState IN ('Running', 'Paused') AND MandateApprovers IS NULL";
+/// Most runs of either kind that are asked.
 const RUNS_MAX: usize = 500;
-/// How many runs are asked at once.
-const ASKED_AT_ONCE: usize = 8;
+/// How many runs are asked at once: those of dead workers are waited for together.
+const ASKED_AT_ONCE: usize = 64;
+/// How long one run may take to answer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(3);
+/// How many silent runs are named.
+const NAMED_MAX: usize = 10;
+/// How much of a foreign text stands in a row, in characters.
+const CELL_CHARS_MAX: usize = 80;
 
-/// One request and the run it waits in.
+/// A run that was found.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Found {
+    workflow_id: String,
+    run_id: String,
+}
+
+/// Something that waits, and the run it waits in.
 #[derive(Debug, Serialize)]
 struct Waiting {
     workflow_id: String,
     run_id: String,
+    agent: String,
     #[serde(flatten)]
-    request: PendingRequest,
+    what: What,
 }
 
-/// Lists the requests.
+/// What waits.
+#[derive(Debug, Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+enum What {
+    /// A request for approval.
+    Request(PendingRequest),
+    /// A question of the agent.
+    Question(PendingQuestion),
+    /// A call of which nobody knows whether it happened.
+    UnknownOutcome(UnknownCall),
+}
+
+/// A run that gave no answer, and why.
+#[derive(Debug)]
+struct Silent {
+    workflow_id: String,
+    why: String,
+}
+
+/// Lists what waits.
 ///
 /// # Errors
-/// When Temporal cannot be asked. A run that gives no answer is named on stderr.
+/// When Temporal cannot be asked. Runs that give no answer are named on stderr.
 pub async fn approvals(global: &Global, options: &Listing) -> anyhow::Result<Exit> {
     let temporal = connection::connect(global).await?;
-    let listing = WorkflowListOptions::builder().limit(RUNS_MAX).build();
-    let runs: Vec<_> = temporal
-        .client
-        .list_workflows(INBOX, listing)
-        .map_ok(|run| (run.id().to_owned(), run.run_id().to_owned()))
-        .try_collect()
-        .await
-        .map_err(|error| anyhow::anyhow!("cannot list runs: {error}"))?;
-    let asked = stream::iter(runs).map(|run| requests_of(&temporal, run)).buffered(ASKED_AT_ONCE);
-    let waiting: Vec<Waiting> = asked.flat_map(stream::iter).collect().await;
+    let runs = found(&temporal).await?;
+    let (mut waiting, silent) = ask_all(&temporal, runs).await;
+    waiting.sort_by(|one, other| one.order().cmp(&other.order()));
     match options.output {
         OutputFormat::Json => output::json(&waiting)?,
-        OutputFormat::Text if waiting.is_empty() => output::note("nothing waits for people"),
+        OutputFormat::Text if waiting.is_empty() && silent.is_empty() => output::note("nothing waits for people"),
+        OutputFormat::Text if waiting.is_empty() => output::note("nothing waits for people in the runs that answered"),
         OutputFormat::Text => output::data(text(&waiting))?,
+    }
+    if let Some(warning) = warning(&silent) {
+        output::note(warning);
     }
     Ok(Exit::Done)
 }
 
-async fn requests_of(temporal: &Temporal, (workflow_id, run_id): (String, String)) -> Vec<Waiting> {
-    let handle = temporal.execution(&workflow_id, &run_id);
-    let pending: anyhow::Result<Vec<PendingRequest>> = temporal.query(&handle, "pending").await;
-    let one = |request| Waiting { workflow_id: workflow_id.clone(), run_id: run_id.clone(), request };
-    match pending {
-        Ok(pending) => pending.into_iter().map(one).collect(),
-        Err(error) => {
-            output::note(format_args!("warning: {error:#}"));
-            Vec::new()
+/// The runs to ask, each once.
+async fn found(temporal: &Temporal) -> anyhow::Result<BTreeSet<Found>> {
+    let (waits, may_wait) = tokio::try_join!(temporal.list(WAITS, RUNS_MAX), temporal.list(MAY_WAIT, RUNS_MAX))?;
+    if waits.len() == RUNS_MAX || may_wait.len() == RUNS_MAX {
+        output::note(format_args!("warning: more than {RUNS_MAX} runs are open, and not all of them are asked"));
+    }
+    let run = |run: &temporalio_client::WorkflowExecution| Found {
+        workflow_id: run.id().to_owned(),
+        run_id: run.run_id().to_owned(),
+    };
+    Ok(waits.iter().chain(&may_wait).map(run).collect())
+}
+
+async fn ask_all(temporal: &Temporal, runs: BTreeSet<Found>) -> (Vec<Waiting>, Vec<Silent>) {
+    let (progress, mut asked, all) = (Progress::start(), 0, runs.len());
+    let answers = stream::iter(runs).map(|run| ask(temporal, run)).buffer_unordered(ASKED_AT_ONCE).inspect(|_| {
+        asked += 1;
+        progress.say(format!("asked {asked} of {all} runs"));
+    });
+    let (mut waiting, mut silent) = (Vec::new(), Vec::new());
+    for answer in answers.collect::<Vec<_>>().await {
+        match answer {
+            Ok(found) => waiting.extend(found),
+            Err(one) => silent.push(one),
+        }
+    }
+    progress.end();
+    (waiting, silent)
+}
+
+async fn ask(temporal: &Temporal, run: Found) -> Result<Vec<Waiting>, Silent> {
+    let why = match timeout(ANSWER_WITHIN, waiting_in(temporal, &run)).await {
+        Ok(Ok(waiting)) => return Ok(waiting),
+        Ok(Err(error)) => output::chain(&error),
+        Err(_) => format!("no answer within {ANSWER_WITHIN:?}"),
+    };
+    Err(Silent { workflow_id: run.workflow_id, why })
+}
+
+async fn waiting_in(temporal: &Temporal, run: &Found) -> anyhow::Result<Vec<Waiting>> {
+    let handle = temporal.execution(&run.workflow_id, &run.run_id);
+    let Some(status): Option<Status> = temporal.query(&handle, "status").await? else { return Ok(Vec::new()) };
+    let requests = if status.waiting.is_empty() { Vec::new() } else { temporal.query(&handle, "pending").await? };
+    Ok(all_of(run, status, requests))
+}
+
+fn all_of(run: &Found, status: Status, requests: Vec<PendingRequest>) -> Vec<Waiting> {
+    let Status { agent, questions, unknown_calls, .. } = status;
+    let requests = requests.into_iter().map(What::Request);
+    let questions = questions.into_iter().map(What::Question);
+    let unknown = unknown_calls.into_iter().map(What::UnknownOutcome);
+    let one = |what| {
+        let Found { workflow_id, run_id } = run.clone();
+        Waiting { workflow_id, run_id, agent: agent.clone(), what }
+    };
+    requests.chain(questions).chain(unknown).map(one).collect()
+}
+
+impl Waiting {
+    /// What ends first comes first; what has no end comes last.
+    fn order(&self) -> (bool, &str, &str) {
+        let deadline = match &self.what {
+            What::Request(request) => Some(request.deadline.as_str()),
+            What::Question(question) => Some(question.deadline.as_str()),
+            What::UnknownOutcome(_) => None,
+        };
+        (deadline.is_none(), deadline.unwrap_or_default(), &self.workflow_id)
+    }
+
+    fn row(&self) -> [String; 6] {
+        let workflow_id = render::escape_line(&self.workflow_id);
+        match &self.what {
+            What::Request(request) => {
+                let what = format!("{} {}", request.tool, request.arguments);
+                let who = format!("{} ({} of {})", request.approvers.join(", "), request.votes, request.quorum);
+                let id = request.request_id.clone();
+                ["request".to_owned(), id, workflow_id, cell(&what), who, request.deadline.clone()]
+            }
+            What::Question(question) => {
+                let (id, asked) = (question.question_id.clone(), cell(&card::asked(question)));
+                ["question".to_owned(), id, workflow_id, asked, "-".to_owned(), question.deadline.clone()]
+            }
+            What::UnknownOutcome(call) => {
+                let what = format!("{}: {}", call.tool, call.reason);
+                let none = "-".to_owned();
+                ["unknown outcome".to_owned(), call.call.to_string(), workflow_id, cell(&what), none.clone(), none]
+            }
         }
     }
 }
 
+/// A foreign text in a row: one line, cut.
+fn cell(text: &str) -> String {
+    let shown = render::escape_line(text);
+    let mut cut: String = shown.chars().take(CELL_CHARS_MAX).collect();
+    if cut.len() < shown.len() {
+        cut.push('…');
+    }
+    cut
+}
+
 fn text(waiting: &[Waiting]) -> String {
-    let row = |waiting: &Waiting| {
-        let request = &waiting.request;
-        [
-            request.request_id.clone(),
-            render::escape_line(&waiting.workflow_id),
-            render::escape_line(&request.tool),
-            render::escape_line(&request.arguments),
-            request.approvers.join(", "),
-            request.deadline.clone(),
-        ]
+    output::table(["KIND", "ID", "WORKFLOW", "WHAT", "WHO", "UNTIL (UTC)"], waiting.iter().map(Waiting::row))
+}
+
+/// The silent runs in one sentence.
+fn warning(silent: &[Silent]) -> Option<String> {
+    let first = silent.first()?;
+    let names = silent.iter().take(NAMED_MAX).map(|run| render::escape_line(&run.workflow_id));
+    let names = names.collect::<Vec<_>>().join(", ");
+    let more = match silent.len().saturating_sub(NAMED_MAX) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
     };
-    output::table(["REQUEST", "WORKFLOW", "TOOL", "ARGUMENTS", "APPROVERS", "UNTIL (UTC)"], waiting.iter().map(row))
+    let (count, why) = (silent.len(), render::escape_line(&first.why));
+    Some(format!(
+        "warning: {count} run(s) gave no answer, so what waits in them is not listed: {names}{more}; is a worker running \
+         on their task queues? ({why})"
+    ))
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+    use crate::commands::{card::tests::waiting as question, decide::tests::pending, tell::tests::status};
 
-    fn waiting() -> [Waiting; 1] {
-        let request = crate::commands::decide::tests::pending("r1-7f3a9c");
-        [Waiting { workflow_id: "refund-\u{1b}[2J".into(), run_id: "run".into(), request }]
+    fn waiting() -> Vec<Waiting> {
+        let unknown =
+            json!({ "call": "t2.1", "tool": "mail.send", "reason": "sent\nperhaps", "card": "c", "command": "c" });
+        let mut status = status(&json!({ "unknown_calls": [unknown] }));
+        status.questions = vec![question("q1-aaaaaa", &json!({ "question": "Refund him?", "options": ["yes"] }))];
+        let run = Found { workflow_id: "refund-\u{1b}[2J".into(), run_id: "run".into() };
+        let mut waiting = all_of(&run, status, vec![pending("r1-7f3a9c")]);
+        waiting.sort_by(|one, other| one.order().cmp(&other.order()));
+        waiting
     }
 
     #[test]
-    fn foreign_text_cannot_move_the_cursor() {
+    fn what_ends_first_comes_first() {
         let shown = text(&waiting());
-        assert!(!shown.contains('\u{1b}'), "{shown}");
-        assert!(shown.contains("r1-7f3a9c") && shown.contains("refund-\\u{1b}[2J"), "{shown}");
-        assert!(shown.contains("finance-leads") && shown.contains("2026-11-22 10:00:00"), "{shown}");
+        let kinds: Vec<_> = shown.lines().skip(1).map(|line| line.trim().split("  ").next().unwrap()).collect();
+        assert_eq!(kinds, ["question", "request", "unknown outcome"], "{shown}");
     }
 
     #[test]
-    fn json_is_one_flat_object_a_request() {
+    fn foreign_text_stays_in_its_row_and_cannot_move_the_cursor() {
+        let shown = text(&waiting());
+        assert!(!shown.contains('\u{1b}') && shown.lines().count() == 4, "{shown}");
+        for part in ["r1-7f3a9c", "refund-\\u{1b}[2J", "finance-leads (0 of 1)", "2026-11-22 10:00:00", "Refund him?"] {
+            assert!(shown.contains(part), "`{part}`: {shown}");
+        }
+        assert!(shown.contains("mail.send: sent\\nperhaps"), "{shown}");
+        assert_eq!(cell(&"ä".repeat(100)).chars().count(), CELL_CHARS_MAX + 1);
+        assert_eq!(cell("short"), "short");
+    }
+
+    #[test]
+    fn json_is_one_flat_object_for_each() {
         let value = serde_json::to_value(waiting()).unwrap();
-        assert_eq!(value[0]["request_id"], "r1-7f3a9c");
-        assert_eq!(value[0]["run_id"], "run");
+        assert_eq!((&value[0]["kind"], &value[0]["question_id"]), (&"question".into(), &"q1-aaaaaa".into()));
+        assert_eq!((&value[1]["kind"], &value[1]["request_id"]), (&"request".into(), &"r1-7f3a9c".into()));
+        assert_eq!((&value[1]["run_id"], &value[1]["agent"]), (&"run".into(), &"a/b/c".into()));
+        assert_eq!((&value[2]["kind"], &value[2]["call"]), (&"unknown_outcome".into(), &"t2.1".into()));
+    }
+
+    #[test]
+    fn silent_runs_are_named_in_one_warning() {
+        assert_eq!(warning(&[]), None);
+        let silent: Vec<_> =
+            (0..12).map(|n| Silent { workflow_id: format!("w{n}"), why: "no answer within 3s".into() }).collect();
+        let said = warning(&silent).unwrap();
+        assert!(said.contains("12 run(s)") && said.contains("w0, w1") && said.contains("w9 and 2 more"), "{said}");
+        assert!(said.ends_with("(no answer within 3s)") && said.lines().count() == 1, "{said}");
+    }
+
+    #[test]
+    fn the_queries_leave_no_state_out_in_which_something_can_wait() {
+        use mandate_domain::RunState;
+        let waits = [RunState::AwaitingApproval, RunState::AwaitingAnswer, RunState::OutcomeUnknown];
+        let named = |query: &str, state: RunState| query.contains(&format!("'{}'", state.as_str()));
+        for state in waits {
+            assert!(named(WAITS, state), "{}", state.as_str());
+        }
+        for state in [RunState::Running, RunState::Paused] {
+            assert!(named(MAY_WAIT, state), "{}", state.as_str());
+        }
+        for over in [RunState::Completed, RunState::Stopped, RunState::Failed, RunState::Cancelled] {
+            assert!(!named(WAITS, over) && !named(MAY_WAIT, over), "{}", over.as_str());
+        }
     }
 }

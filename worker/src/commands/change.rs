@@ -16,7 +16,7 @@ use mandate_domain::{
 };
 use serde::Serialize;
 
-use super::{decide, worker};
+use super::{ask, worker};
 use crate::{
     bundle::Difference,
     cli,
@@ -138,7 +138,7 @@ pub(super) async fn carry_out(
     if proposal.dry_run {
         return shown.done(options.output);
     }
-    if decision.is_allowed() && !options.yes && !decide::confirm(&format!("{}?", proposal.verb()))? {
+    if decision.is_allowed() && !options.yes && !ask::confirm(&format!("{}?", proposal.verb()))? {
         shown.outcome = Outcome::NotConfirmed;
         return shown.done(options.output);
     }

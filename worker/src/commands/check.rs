@@ -1,6 +1,6 @@
 //! `mandate check`: whether the operating folder can be used, in short or with every error.
 
-use mandate_domain::{ToolName, policy::Registry};
+use mandate_domain::{Proof, ToolName, policy::Registry};
 
 use super::load;
 use crate::{
@@ -23,7 +23,12 @@ pub fn check(global: &Global, options: &Listing) -> anyhow::Result<Exit> {
     for tool in unclassified(config.policy.registry()) {
         output::note(format_args!("warning: results of tool `{tool}` are unclassified: it has no `result_classes`"));
     }
-    output::note("warning: approvers are identified by their own word: development only");
+    for warning in config.notify_warnings() {
+        output::note(format_args!("warning: {warning}"));
+    }
+    if config.catalog.identity.accepts(Proof::Claimed) {
+        output::note("warning: people are identified by their own word (`claimed`): development only");
+    }
     match options.output {
         OutputFormat::Json => output::json(&summary)?,
         OutputFormat::Text => output::data(text(&summary))?,
@@ -38,7 +43,8 @@ fn unclassified(registry: &Registry) -> Vec<&ToolName> {
 }
 
 fn text(summary: &CheckSummary) -> String {
-    let mut lines = vec![format!("profile {}", summary.profile)];
+    let proofs: Vec<_> = summary.accepted_proofs.iter().map(|proof| proof.as_str()).collect();
+    let mut lines = vec![format!("profile {}", summary.profile), format!("proof   {}", proofs.join(", "))];
     for agent in &summary.agents {
         let tools: Vec<_> = agent.tools.iter().map(ToString::to_string).collect();
         lines.push(format!("agent   {}  model {}, tools {}", agent.name, agent.model, tools.join(", ")));
@@ -70,7 +76,8 @@ mod tests {
         });
         let agent = &parse["agents"][0];
         let summary = CheckSummary {
-            profile: crate::config::Profile::Development,
+            profile: crate::config::Profile::Production,
+            accepted_proofs: [Proof::Principal, Proof::Key].into(),
             agents: vec![crate::config::AgentSummary {
                 name: serde_json::from_value(agent["name"].clone()).unwrap(),
                 owner: serde_json::from_value(agent["owner"].clone()).unwrap(),
@@ -89,7 +96,7 @@ mod tests {
             bundle: mandate_domain::Digest::from_bytes([0; 32]),
         };
         let expected = format!(
-            "profile development\nagent   acme/support/refunds  model support, tools clock\ntool    clock  built in, read-only, results public, unclassified\n\
+            "profile production\nproof   key, principal\nagent   acme/support/refunds  model support, tools clock\ntool    clock  built in, read-only, results public, unclassified\n\
              policy  1 file(s), bundle {}",
             "0".repeat(64)
         );

@@ -11,12 +11,12 @@ use std::{
 };
 
 use anyhow::Context as _;
-use mandate_domain::{AgentTask, render};
+use mandate_domain::{AgentTask, Evidence, render};
 use mandate_workflows::snapshot::PendingRequest;
 use serde_json::json;
 use tokio::time::{Duration, Instant, sleep};
 
-use super::{decide, explain, load, open_store, run, verify, worker};
+use super::{ask, decide, explain, load, open_store, run, verify, worker};
 use crate::{
     bundle,
     cli::{self, Global},
@@ -194,6 +194,8 @@ async fn walk(
         prompt: PROMPT.to_owned(),
         on_behalf_of: REQUESTER.parse()?,
         started_by: None,
+        proof: Evidence::none(),
+        started_by_proof: Evidence::none(),
     };
     let workflow_id = format!("demo-{}", run::made_up_id(&task.agent));
     let handle = temporal.start(&workflow_id, TASK_QUEUE, &task).await?;
@@ -249,8 +251,8 @@ async fn answer(
 ) -> anyhow::Result<bool> {
     let id = request.request_id.clone();
     let question = format!("You are {APPROVER}, a finance lead. Approve {id}?");
-    let approve = options.approve
-        || tokio::task::spawn_blocking(move || decide::confirm(&question)).await.unwrap_or(Ok(false))?;
+    let approve =
+        options.approve || tokio::task::spawn_blocking(move || ask::confirm(&question)).await.unwrap_or(Ok(false))?;
     let verdict = if approve { "approve" } else { "reject" };
     let decision = json!({ "request_id": request.request_id, "verdict": verdict, "by": APPROVER });
     let answer = decide::send(temporal, handle, &decision).await?;

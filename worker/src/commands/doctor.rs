@@ -4,9 +4,6 @@
 //! running that need what it looked for. No store is made or migrated, no tool called and no model asked; no line holds
 //! a secret.
 
-use std::{io::IsTerminal as _, time::Duration};
-
-use indicatif::ProgressBar;
 use mandate_domain::render;
 use serde::Serialize;
 
@@ -14,7 +11,7 @@ use super::load;
 use crate::{
     cli::{Global, Listing},
     config::{Config, ConfigErrors},
-    output::{self, Exit, OutputFormat},
+    output::{self, Exit, OutputFormat, Progress},
 };
 
 mod bundle;
@@ -23,9 +20,6 @@ mod secrets;
 mod store;
 mod temporal;
 mod tools;
-
-/// How often the sign of life on a terminal moves.
-const TICK_EVERY: Duration = Duration::from_millis(120);
 
 /// How a check ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -82,14 +76,14 @@ pub async fn doctor(global: &Global, options: &Listing) -> anyhow::Result<Exit> 
     let exit =
         if loaded.as_ref().is_err_and(anyhow::Error::is::<ConfigErrors>) { Exit::Invalid } else { Exit::Failure };
     let mut findings = vec![configuration(&loaded)];
-    progress.say("Temporal");
+    progress.say("looking at Temporal");
     findings.extend(temporal::checks(global).await);
     if let Ok(config) = &loaded {
-        progress.say("the store");
+        progress.say("looking at the store");
         findings.extend(store_checks(config).await);
-        progress.say("secrets");
+        progress.say("looking at secrets");
         findings.extend(secrets::checks(&config.catalog).await);
-        progress.say("tools");
+        progress.say("looking at tools");
         findings.extend(tools::checks(&config.catalog).await);
         findings.extend(models::checks(&config.catalog));
     }
@@ -126,25 +120,6 @@ async fn store_checks(config: &Config) -> Vec<Finding> {
     let mut findings = vec![store::opens(config).await, store::address_keys(config).await];
     findings.extend(bundle::checks(config).await);
     findings
-}
-
-/// A sign of life on a terminal; nothing elsewhere.
-struct Progress(ProgressBar);
-
-impl Progress {
-    fn start() -> Self {
-        let bar = if std::io::stderr().is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
-        bar.enable_steady_tick(TICK_EVERY);
-        Self(bar)
-    }
-
-    fn say(&self, what: &'static str) {
-        self.0.set_message(format!("looking at {what}"));
-    }
-
-    fn end(&self) {
-        self.0.finish_and_clear();
-    }
 }
 
 #[cfg(test)]
@@ -187,7 +162,7 @@ mod tests {
             assert!(found.line().contains(expected) && found.line().contains("mandate check"), "{found:?}");
         };
         check("mandate.toml: the file is missing");
-        std::fs::write(folder.path().join("mandate.toml"), "a = 1\nb = 2\n").unwrap();
+        std::fs::write(folder.path().join("mandate.toml"), "profile = \"development\"\na = 1\nb = 2\n").unwrap();
         check("unknown key `a`");
         check("and 1 more problem(s)");
     }

@@ -1,11 +1,11 @@
-//! `mandate explain`: what happened in one run, or what operators did to the store, told from the audit log alone. Temporal is not asked: its history may
-//! be gone long before the record is.
+//! `mandate explain`: what happened in one run, or what operators did to the store, told from the audit log alone.
+//! Temporal is not asked: its history may be gone long before the record is.
 
 use anyhow::Context as _;
 use mandate_activities::store::Store;
 use mandate_domain::{
-    AuditRecord, DataClass, DecisionOutcome, EffectId, KnownBy, PolicyId, RecordBody, Resolution, RunChain, Usage,
-    Verdict, render,
+    AuditRecord, DataClass, DecisionOutcome, EffectId, KnownBy, PolicyId, Proof, RecordBody, Resolution, RunChain,
+    Usage, Verdict, Who, proof::InstructionKind, render,
 };
 
 use super::open_existing_store;
@@ -75,16 +75,20 @@ pub(super) fn line(record: &AuditRecord) -> String {
 /// Who acted: a person where one did, else the agent.
 fn who(record: &AuditRecord) -> String {
     match &record.body {
-        RecordBody::ApprovalDecided { by, .. }
-        | RecordBody::Resolved { by, .. }
-        | RecordBody::Halted { by, .. }
-        | RecordBody::BundleApplied { by, .. }
-        | RecordBody::Quarantined { by, .. }
-        | RecordBody::QuarantineLifted { by, .. }
-        | RecordBody::OperatorRefused { by, .. } => {
-            format!("{by} (claimed)")
+        RecordBody::ApprovalDecided { by, proof, .. }
+        | RecordBody::Instructed { by, proof, .. }
+        | RecordBody::Resolved { by, proof, .. }
+        | RecordBody::Halted { by, proof, .. }
+        | RecordBody::BundleApplied { by, proof, .. }
+        | RecordBody::Quarantined { by, proof, .. }
+        | RecordBody::QuarantineLifted { by, proof, .. }
+        | RecordBody::OperatorRefused { by, proof, .. } => format!("{by} ({proof})"),
+        RecordBody::RunOpened { .. } => {
+            let Who { agent, on_behalf_of, proof, .. } = &record.who;
+            format!("{agent} for {on_behalf_of} ({proof})")
         }
-        RecordBody::RunOpened { .. } => format!("{} for {}", record.who.agent, record.who.on_behalf_of),
+        // The decision before it says how they were proved.
+        RecordBody::CallRevised { by, .. } => by.to_string(),
         RecordBody::Decision { .. } => "policy".to_owned(),
         RecordBody::CallRefused { .. }
         | RecordBody::Intent { .. }
@@ -94,6 +98,9 @@ fn who(record: &AuditRecord) -> String {
         | RecordBody::OutcomeUnknown { .. }
         | RecordBody::ApprovalRequested { .. }
         | RecordBody::ApprovalExpired { .. }
+        | RecordBody::ApprovalEscalated { .. }
+        | RecordBody::QuestionAsked { .. }
+        | RecordBody::QuestionExpired { .. }
         | RecordBody::CallAbandoned { .. }
         | RecordBody::MessagesRefused { .. }
         | RecordBody::Intrusion { .. }
@@ -103,8 +110,12 @@ fn who(record: &AuditRecord) -> String {
 
 fn what(body: &RecordBody) -> String {
     match body {
-        RecordBody::RunOpened { prompt, model, bundle, .. } => {
-            format!("run opened: prompt {}, model {model}, policies {}", short(prompt.as_str()), short(bundle.as_str()))
+        RecordBody::RunOpened { prompt, model, bundle, started_by, started_by_proof, .. } => {
+            let proof = started_by_proof.unwrap_or(Proof::Claimed);
+            let starter =
+                started_by.as_ref().map_or(String::new(), |person| format!(", started by {person} ({proof})"));
+            let (prompt, bundle) = (short(prompt.as_str()), short(bundle.as_str()));
+            format!("run opened: prompt {prompt}, model {model}, policies {bundle}{starter}")
         }
         RecordBody::Decision { effect, target, outcome, policies, reason, .. } => {
             format!("{effect} {target}: {}{}: {reason}", decided(*outcome), by(policies))
@@ -130,15 +141,34 @@ fn what(body: &RecordBody) -> String {
         }
         RecordBody::NotSent { effect, epoch, reason } => format!("{effect}: nothing was sent, epoch {epoch}: {reason}"),
         RecordBody::OutcomeUnknown { effect, reason } => format!("{effect}: OUTCOME UNKNOWN: {reason}"),
-        RecordBody::ApprovalRequested { request, effect, input, gate } => {
+        RecordBody::ApprovalRequested { request, effect, input, gate, .. } => {
             let groups: Vec<_> = gate.approvers.iter().map(ToString::to_string).collect();
             let (id, groups, input) = (&gate.id, groups.join(", "), short(input.as_str()));
             format!("{effect}: request {request} to {groups}, input {input}, by {id}: {}", gate.reason)
         }
-        RecordBody::ApprovalDecided { request, effect, verdict, refused, .. } => {
-            decision(*effect, &format!("request {request} {}", said(*verdict)), refused.as_deref())
+        RecordBody::ApprovalDecided { request, effect, verdict, refused, arguments, .. } => {
+            let other =
+                arguments.as_ref().map(|input| format!(" with other arguments, input {}", short(input.as_str())));
+            let what = format!("request {request} {}{}", said(*verdict), other.unwrap_or_default());
+            decision(*effect, &what, refused.as_deref())
         }
         RecordBody::ApprovalExpired { request, effect } => format!("{effect}: request {request} expired"),
+        RecordBody::ApprovalEscalated { request, effect, to } => {
+            let groups: Vec<_> = to.iter().map(ToString::to_string).collect();
+            format!("{effect}: nobody decided about request {request} so far; {} may as well now", groups.join(", "))
+        }
+        RecordBody::CallRevised { effect, replaces, input, request, .. } => {
+            format!("{effect}: takes the place of {replaces}, input {}, by request {request}", short(input.as_str()))
+        }
+        RecordBody::QuestionAsked { question, effect, input, expires_ms } => {
+            let (input, until) = (short(input.as_str()), render::utc(*expires_ms));
+            format!("{effect}: question {question} to people, input {input}, until {until}")
+        }
+        RecordBody::QuestionExpired { question, effect } => format!("{effect}: question {question} expired"),
+        RecordBody::Instructed { instruction, about, text, refused, .. } => {
+            let text = text.as_ref().map(|text| format!(", text {}", short(text.as_str()))).unwrap_or_default();
+            counted(&format!("{}{text}", told(*instruction, about.as_deref())), refused.as_deref())
+        }
         RecordBody::Resolved { effect, resolution, refused, .. } => {
             decision(*effect, resolved(*resolution), refused.as_deref())
         }
@@ -176,9 +206,27 @@ fn what(body: &RecordBody) -> String {
 }
 
 fn decision(effect: EffectId, what: &str, refused: Option<&str>) -> String {
+    counted(&format!("{effect}: {what}"), refused)
+}
+
+fn counted(what: &str, refused: Option<&str>) -> String {
     match refused {
-        Some(reason) => format!("{effect}: {what}, which does not count: {reason}"),
-        None => format!("{effect}: {what}"),
+        Some(reason) => format!("{what}, which does not count: {reason}"),
+        None => what.to_owned(),
+    }
+}
+
+/// What a person told a run.
+fn told(instruction: InstructionKind, about: Option<&str>) -> String {
+    let about = about.unwrap_or_default();
+    match instruction {
+        InstructionKind::Answer => format!("answered question {about}"),
+        InstructionKind::Steer => "told the agent something more".to_owned(),
+        InstructionKind::Pause => "paused the run".to_owned(),
+        InstructionKind::Resume => "let the run go on".to_owned(),
+        // These two have records of their own.
+        InstructionKind::Resolve => format!("said what became of {about}"),
+        InstructionKind::Halt => "halted the run".to_owned(),
     }
 }
 
@@ -283,6 +331,44 @@ mod tests {
             &serde_json::json!({ "kind": "approval_decided", "request": "r1-7f3a9c", "effect": "t2.0",
                 "verdict": "approve", "by": "eve@acme.example", "proof": "claimed", "refused": "not an approver" }),
             "eve@acme.example (claimed)  t2.0: request r1-7f3a9c approved, which does not count: not an approver",
+        );
+    }
+
+    #[test]
+    fn what_people_say_to_a_run_is_one_line_with_how_they_were_proved() {
+        let input = "ab".repeat(32);
+        check(
+            &serde_json::json!({ "kind": "approval_decided", "request": "r1-7f3a9c", "effect": "t2.0", "verdict": "approve",
+                "by": "bo@acme.example", "proof": "key", "evidence": "key 0a signature", "arguments": input }),
+            "bo@acme.example (key)     t2.0: request r1-7f3a9c approved with other arguments, input abababababab",
+        );
+        check(
+            &serde_json::json!({ "kind": "call_revised", "effect": "t2.0r2", "replaces": "t2.0", "input": input,
+                "request": "r1-7f3a9c", "by": "bo@acme.example" }),
+            "bo@acme.example           t2.0r2: takes the place of t2.0, input abababababab, by request r1-7f3a9c",
+        );
+        check(
+            &serde_json::json!({ "kind": "approval_escalated", "effect": "t2.0", "request": "r1-7f3a9c", "to": ["board"] }),
+            "acme/support/refunds      t2.0: nobody decided about request r1-7f3a9c so far; board may as well now",
+        );
+        check(
+            &serde_json::json!({ "kind": "question_asked", "question": "q1-7f3a9c", "effect": "t2.1", "input": input,
+                "expires_ms": 1_795_254_720_000_u64 }),
+            "acme/support/refunds      t2.1: question q1-7f3a9c to people, input abababababab, until 2026-11-21 09:52:00",
+        );
+        check(
+            &serde_json::json!({ "kind": "question_expired", "question": "q1-7f3a9c", "effect": "t2.1" }),
+            "acme/support/refunds      t2.1: question q1-7f3a9c expired",
+        );
+        check(
+            &serde_json::json!({ "kind": "instructed", "instruction": "answer", "about": "q1-7f3a9c", "text": input,
+                "by": "bo@acme.example", "proof": "jwt" }),
+            "bo@acme.example (jwt)     answered question q1-7f3a9c, text abababababab",
+        );
+        check(
+            &serde_json::json!({ "kind": "instructed", "instruction": "pause", "by": "eve@acme.example",
+                "proof": "principal", "refused": "nobody may" }),
+            "eve@acme.example (principal)  paused the run, which does not count: nobody may",
         );
     }
 

@@ -1,95 +1,69 @@
-//! `mandate resolve`: says what became of a call whose outcome nobody knows, and waits until the run took or refused it.
+//! `mandate resolve`: says what became of a call whose outcome nobody knows, with what is known in view, and waits until
+//! the run took or refused it.
 
-use std::time::Duration;
-
-use mandate_domain::{ToolCallId, render};
+use mandate_domain::{Instruction, Resolution, ToolCallId};
 use mandate_workflows::snapshot::Status;
-use serde_json::json;
-use tokio::time::{Instant, sleep};
 
+use super::tell::Conversation;
 use crate::{
     cli::{Global, Resolve},
-    connection::{self, Handle, Temporal},
     output::{self, Exit, Refused},
 };
 
-/// How often the run is asked.
-const POLL_EVERY: Duration = Duration::from_millis(300);
-/// How long the run may take to review the word of a person.
-const TAKEN_WITHIN: Duration = Duration::from_mins(1);
-
-/// Sends the signal and waits for what it comes to.
+/// Shows the call, asks, sends the word, and prints what came of it.
 ///
 /// # Errors
-/// [`Refused`] when the call's outcome is not unknown, or the word does not count.
+/// [`Refused`] when the call's outcome is not unknown, or the word does not count; [`output::UsageError`] for a way of
+/// proof that the run does not accept, and without a terminal and without `--yes`.
 pub async fn resolve(global: &Global, options: Resolve) -> anyhow::Result<Exit> {
-    let temporal = connection::connect(global).await?;
-    let handle = temporal.handle(&options.workflow_id);
-    let before: Option<Status> = temporal.query(&handle, "status").await?;
-    let refused_before = before.as_ref().map_or(0, |status| status.refused_messages);
-    if !before.is_some_and(|status| status.unknown_outcomes.contains(&options.call)) {
-        return Err(Refused(format!("the outcome of call `{}` is not unknown in this run", options.call)).into());
+    let run = Conversation::with(global, &options.workflow_id).await?;
+    let card = known(&run.status, options.call)?;
+    let sender = run.sender(options.sender)?;
+    output::note(card);
+    let asked = format!("say that {} {}?", options.call, words(options.resolution));
+    let asked = Some(asked.as_str()).filter(|_| !options.yes);
+    run.tell(&sender, &Instruction::Resolve { call: options.call, resolution: options.resolution }, asked).await
+}
+
+/// What is known of the call. A worker that is older than this program says only which calls they are.
+fn known(status: &Status, call: ToolCallId) -> Result<String, Refused> {
+    if let Some(unknown) = status.unknown_calls.iter().find(|unknown| unknown.call == call) {
+        return Ok(unknown.card.clone());
     }
-    let input = json!({
-        "call": options.call, "resolution": options.resolution, "by": options.by, "comment": options.comment,
-    });
-    temporal.signal(&handle, "resolve", &input).await?;
-    wait(&temporal, &handle, options.call, refused_before).await?;
-    output::data(format_args!("{} is settled", options.call))?;
-    Ok(Exit::Done)
-}
-
-async fn wait(temporal: &Temporal, handle: &Handle, call: ToolCallId, refused_before: u64) -> anyhow::Result<()> {
-    let deadline = Instant::now() + TAKEN_WITHIN;
-    loop {
-        let status: Option<Status> = temporal.query(handle, "status").await?;
-        match status.map(|status| seen(&status, call, refused_before)) {
-            Some(Seen::Settled) => return Ok(()),
-            Some(Seen::Refused(reason)) => return Err(Refused(reason).into()),
-            Some(Seen::Open) | None => {}
-        }
-        anyhow::ensure!(
-            Instant::now() < deadline,
-            "the run did not take it within {TAKEN_WITHIN:?}; ask `mandate status`"
-        );
-        sleep(POLL_EVERY).await;
+    if status.unknown_outcomes.contains(&call) {
+        return Ok(format!("Nobody knows whether `{call}` happened."));
     }
+    let others: Vec<_> = status.unknown_outcomes.iter().map(ToString::to_string).collect();
+    let others = if others.is_empty() { String::new() } else { format!("; that of {} is", others.join(", ")) };
+    Err(Refused(format!("the outcome of call `{call}` is not unknown in this run{others}")))
 }
 
-#[derive(Debug, PartialEq, Eq)]
-enum Seen {
-    Settled,
-    Refused(String),
-    Open,
-}
-
-fn seen(status: &Status, call: ToolCallId, refused_before: u64) -> Seen {
-    if !status.unknown_outcomes.contains(&call) {
-        Seen::Settled
-    } else if status.refused_messages > refused_before {
-        Seen::Refused(render::escape_line(status.last_refusal.as_deref().unwrap_or("refused")))
-    } else {
-        Seen::Open
+fn words(resolution: Resolution) -> &'static str {
+    match resolution {
+        Resolution::Happened => "happened",
+        Resolution::DidNotHappen => "did not happen, so that the agent may propose it again",
+        Resolution::Skip => "stays unknown for good",
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use serde_json::json;
 
-    fn check(unknown: &[&str], refused: u64) -> Seen {
-        let status = serde_json::from_value(json!({
-            "state": "OutcomeUnknown", "agent": "a/b/c", "turn": 1, "tool_calls": 1,
-            "usage": { "input_tokens": 0, "output_tokens": 0 }, "audit_records": 1, "waiting": [],
-            "unknown_outcomes": unknown, "refused_messages": refused, "last_refusal": "not yours",
-        }));
-        seen(&status.unwrap(), ToolCallId::new(1, 0), 2)
-    }
+    use super::*;
+    use crate::commands::tell::tests::status;
 
     #[test]
-    fn a_word_is_taken_when_the_call_is_no_longer_unknown() {
-        assert_eq!(check(&[], 2), Seen::Settled);
-        assert_eq!(check(&["t1.0"], 2), Seen::Open);
-        assert_eq!(check(&["t1.0"], 3), Seen::Refused("not yours".into()));
+    fn only_a_call_whose_outcome_is_unknown_can_be_resolved() {
+        let call =
+            json!({ "call": "t1.0", "tool": "mail.send", "reason": "sent", "card": "card", "command": "say it" });
+        let lost = status(&json!({ "unknown_outcomes": ["t1.0"], "unknown_calls": [call] }));
+        assert_eq!(known(&lost, ToolCallId::new(1, 0)).unwrap(), "card");
+        let error = known(&lost, ToolCallId::new(2, 0)).unwrap_err().to_string();
+        assert_eq!(error, "the outcome of call `t2.0` is not unknown in this run; that of t1.0 is");
+        let error = known(&status(&json!({})), ToolCallId::new(2, 0)).unwrap_err().to_string();
+        assert!(error.ends_with("in this run"), "{error}");
+        let older = status(&json!({ "unknown_outcomes": ["t1.0"] }));
+        assert_eq!(known(&older, ToolCallId::new(1, 0)).unwrap(), "Nobody knows whether `t1.0` happened.");
     }
 }

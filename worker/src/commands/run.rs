@@ -2,12 +2,15 @@
 
 use std::{collections::BTreeSet, pin::pin, time::Duration};
 
-use mandate_domain::{AgentResult, AgentTask, EndReason, RunState, render};
+use mandate_domain::{
+    AgentResult, AgentTask, EndReason, Evidence, Proof, RunState, Statement, proof::StartSaid, render,
+};
 use mandate_workflows::snapshot::{PendingRequest, Status};
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::{card, sender::Sender};
 use crate::{
-    cli::{Global, Run},
+    cli::{Global, ProofOptions, Run, SenderOptions},
     connection::{self, Ended, Handle, Temporal},
     output::{self, Exit},
 };
@@ -22,23 +25,44 @@ const START_DENIED: &str = "StartDenied: ";
 /// # Errors
 /// When it cannot be started or followed.
 pub async fn run(global: &Global, options: Run) -> anyhow::Result<Exit> {
+    let Run { agent, on_behalf_of, started_by, proof, workflow_id, task_queue, detach, prompt } = options;
     let temporal = connection::connect(global).await?;
-    let workflow_id = options.workflow_id.unwrap_or_else(|| made_up_id(&options.agent));
-    let task = AgentTask {
-        agent: options.agent,
-        prompt: options.prompt,
-        on_behalf_of: options.on_behalf_of,
-        started_by: options.started_by,
-    };
-    let handle = temporal.start(&workflow_id, &options.task_queue, &task).await?;
+    let workflow_id = workflow_id.unwrap_or_else(|| made_up_id(&agent));
+    let (none, started_by_proof) = (Evidence::none(), Evidence::none());
+    let mut task = AgentTask { agent, prompt, on_behalf_of, started_by, proof: none, started_by_proof };
+    prove(&mut task, proof, &workflow_id).await?;
+    let handle = temporal.start(&workflow_id, &task_queue, &task).await?;
     let run_id = handle.info().run_id.clone().unwrap_or_default();
-    if options.detach {
+    if detach {
         output::json(&serde_json::json!({ "workflow_id": workflow_id, "run_id": run_id }))?;
         return Ok(Exit::Done);
     }
     output::note(format_args!("started {} (run {run_id})", render::escape_line(&workflow_id)));
     let ended = follow(&temporal, &handle).await?;
     show(&ended)
+}
+
+/// Adds what shows who starts the run: whoever `started_by` names, or else the person it acts for. There is no run yet
+/// that could say which ways it accepts: `open_run` judges them.
+///
+/// # Errors
+/// When the key or the token cannot be had.
+async fn prove(task: &mut AgentTask, proof: ProofOptions, workflow_id: &str) -> anyhow::Result<()> {
+    if proof.key.is_none() && proof.token.is_none() {
+        return Ok(());
+    }
+    let by = task.started_by.as_ref().unwrap_or(&task.on_behalf_of).clone();
+    let sender = Sender::new(SenderOptions { by: Some(by), proof, comment: None }, &Proof::ALL)?;
+    let ready = sender.ready(|| {
+        let AgentTask { agent, prompt, on_behalf_of, .. } = &*task;
+        Ok(Statement::start(&StartSaid { agent, prompt, on_behalf_of, workflow_id })?)
+    })?;
+    let evidence = ready.evidence().await?;
+    match task.started_by {
+        Some(_) => task.started_by_proof = evidence,
+        None => task.proof = evidence,
+    }
+    Ok(())
 }
 
 /// A workflow id from agent and time.
@@ -68,7 +92,7 @@ pub async fn follow(temporal: &Temporal, handle: &Handle) -> anyhow::Result<Ende
 #[derive(Debug, Default)]
 struct Seen {
     last_line: String,
-    requests: BTreeSet<String>,
+    cards: BTreeSet<String>,
 }
 
 impl Seen {
@@ -81,12 +105,15 @@ impl Seen {
         if let Some(line) = self.changed(line_of(&status)) {
             output::note(line);
         }
-        if status.waiting.iter().all(|request| self.requests.contains(request)) {
+        for (_, card) in cards(&status).into_iter().filter(|(id, _)| self.cards.insert(id.clone())) {
+            output::note(format_args!("\n{card}"));
+        }
+        if status.waiting.iter().all(|request| self.cards.contains(request)) {
             return;
         }
         let Ok(pending) = temporal.query::<Vec<PendingRequest>>(&newest, "pending").await else { return };
-        for request in pending.into_iter().filter(|request| self.requests.insert(request.request_id.clone())) {
-            output::note(card_of(&handle.info().workflow_id, &request));
+        for request in pending.into_iter().filter(|request| self.cards.insert(request.request_id.clone())) {
+            output::note(format_args!("\n{}", request.card));
         }
     }
 
@@ -103,12 +130,11 @@ fn line_of(status: &Status) -> String {
     format!("turn {}: {}, {} tool calls", status.turn, status.state, status.tool_calls)
 }
 
-fn card_of(workflow_id: &str, request: &PendingRequest) -> String {
-    let command = |verb: &str| {
-        let (workflow_id, request) = (render::shell_quote(workflow_id), &request.request_id);
-        format!("  mandate {verb} {workflow_id} --request {request} --by YOUR-ID")
-    };
-    format!("\n{}\nor:\n{}\n{}", request.card, command("approve"), command("reject"))
+/// What waits beside requests, each with its id. The commands stand in the cards, as they fit the run.
+fn cards(status: &Status) -> Vec<(String, String)> {
+    let questions = status.questions.iter().map(|one| (one.question_id.clone(), card::question(one)));
+    let unknown = status.unknown_calls.iter().map(|one| (one.call.to_string(), one.card.clone()));
+    questions.chain(unknown).collect()
 }
 
 /// Prints the result and says how the program ends.
@@ -147,6 +173,9 @@ fn exit_of(result: Option<&AgentResult>) -> Exit {
 
 #[cfg(test)]
 mod tests {
+    use mandate_domain::{PublicKey, proof::SigningKey};
+    use serde_json::json;
+
     use super::*;
 
     fn exit(state: &str, reason: Option<&str>) -> Exit {
@@ -175,11 +204,44 @@ mod tests {
     }
 
     #[test]
-    fn the_card_comes_with_commands_that_a_shell_takes_as_they_are() {
-        let request = crate::commands::decide::tests::pending("r1-7f3a9c");
-        let shown = card_of("a b", &request);
-        assert!(shown.contains("mandate approve 'a b' --request r1-7f3a9c --by YOUR-ID"), "{shown}");
-        assert!(shown.contains("mandate reject 'a b'"), "{shown}");
+    fn questions_and_lost_calls_are_shown_with_their_cards() {
+        let question = card::tests::waiting("q1-7f3a9c", &json!({ "question": "Refund him?" }));
+        let call = json!({ "call": "t2.0", "tool": "mail.send", "reason": "sent", "card": "lost", "command": "c" });
+        let mut status = crate::commands::tell::tests::status(&json!({ "unknown_calls": [call] }));
+        status.questions.push(question);
+        let expected = [("q1-7f3a9c", "card\n"), ("t2.0", "lost")].map(|(id, card)| (id.to_owned(), card.to_owned()));
+        assert_eq!(cards(&status), expected);
+    }
+
+    async fn proved(started_by: Option<&str>) -> (AgentTask, PublicKey) {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, key) = (folder.path().join("key.pem"), SigningKey::from_random(&[3; 32]));
+        std::fs::write(&file, key.to_pem().unwrap().as_bytes()).unwrap();
+        let task = json!({
+            "agent": "acme/support/refunds", "prompt": "Refund order o1", "on_behalf_of": "ana@acme.example",
+            "started_by": started_by,
+        });
+        let mut task = serde_json::from_value(task).unwrap();
+        prove(&mut task, ProofOptions { key: Some(file), token: None }, "refund-o1").await.unwrap();
+        (task, key.public_key())
+    }
+
+    #[tokio::test]
+    async fn a_key_proves_whoever_starts_the_run() {
+        for started_by in [None, Some("kim@acme.example")] {
+            let (task, key) = proved(started_by).await;
+            let (used, other) = match started_by {
+                Some(_) => (&task.started_by_proof, &task.proof),
+                None => (&task.proof, &task.started_by_proof),
+            };
+            assert!(other.is_none());
+            let (agent, prompt, on_behalf_of) = (&task.agent, task.prompt.as_str(), &task.on_behalf_of);
+            let said = StartSaid { agent, prompt, on_behalf_of, workflow_id: "refund-o1" };
+            let by = task.started_by.as_ref().unwrap_or(on_behalf_of);
+            let signed = Statement::start(&said).unwrap().bytes(by).unwrap();
+            let signature = used.signature.as_ref().unwrap().parse().unwrap();
+            assert_eq!(key.verify(&signed, &signature), Ok(()), "{started_by:?}");
+        }
     }
 
     #[test]

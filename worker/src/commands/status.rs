@@ -1,7 +1,7 @@
 //! `mandate status`: where a run stands, from its own query.
 
 use anyhow::Context as _;
-use mandate_domain::render;
+use mandate_domain::{RunState, render};
 use mandate_workflows::snapshot::Status;
 
 use crate::{
@@ -35,7 +35,15 @@ fn text(status: &Status) -> String {
         format!("tokens   {} in, {} out", usage.input_tokens, usage.output_tokens),
         format!("audit    {} records", status.audit_records),
     ];
+    if !status.accepts.is_empty() {
+        let ways: Vec<_> = status.accepts.iter().map(ToString::to_string).collect();
+        lines.push(format!("accepts  {}", ways.join(", ")));
+    }
+    if status.paused && status.state != RunState::Paused.as_str() {
+        lines.push("paused   nothing new begins until `mandate resume`".to_owned());
+    }
     lines.extend(status.waiting.iter().map(|request| format!("waiting  {request}")));
+    lines.extend(status.questions.iter().map(|one| format!("asks     {}", one.question_id)));
     lines.extend(status.unknown_outcomes.iter().map(|call| format!("unknown  {call}: see `mandate resolve --help`")));
     if let Some(reason) = &status.last_refusal {
         lines.push(format!("refused  {} message(s), last: {}", status.refused_messages, render::escape_line(reason)));
@@ -58,5 +66,19 @@ mod tests {
         let expected = "state    AwaitingApproval\nagent    acme/support/refunds\nturn     2, 2 tool calls\n\
                         tokens   10 in, 5 out\naudit    9 records\nwaiting  r1-7f3a9c\nrefused  1 message(s), last: a\\nb";
         assert_eq!(text(&status), expected);
+    }
+
+    #[test]
+    fn what_people_are_asked_and_how_they_are_proved_stands_in_the_status() {
+        let question = serde_json::json!({
+            "question_id": "q1-7f3a9c", "call": "t2.0", "asked": "{}", "deadline": "2026-11-22 10:00:00", "card": "card",
+            "command": "answer it",
+        });
+        let status = crate::commands::tell::tests::status(&serde_json::json!({
+            "paused": true, "accepts": ["key", "jwt"], "questions": [question], "unknown_outcomes": ["t2.1"],
+        }));
+        let expected = "accepts  key, jwt\npaused   nothing new begins until `mandate resume`\nasks     q1-7f3a9c\n\
+                        unknown  t2.1: see `mandate resolve --help`";
+        assert!(text(&status).ends_with(expected), "{}", text(&status));
     }
 }

@@ -30,7 +30,19 @@ const FOLDER: &str = "policies/tests";
 const WORKFLOW_ID: &str = "policy-case";
 
 /// What a person can do in a case.
-const ACTS: [&str; 7] = ["start_run", "approve", "reject", "resolve", "quarantine", "lift_quarantine", "apply"];
+const ACTS: [&str; 11] = [
+    "start_run",
+    "approve",
+    "reject",
+    "answer",
+    "resolve",
+    "steer",
+    "pause",
+    "resume",
+    "quarantine",
+    "lift_quarantine",
+    "apply",
+];
 
 /// The answers that a case can expect.
 const OUTCOMES: [DecisionOutcome; 3] =
@@ -210,10 +222,11 @@ impl<'a> Reader<'a> {
             "start_run" => self.run(table).map(CaseAct::StartRun),
             "approve" => self.decide(table, Verdict::Approve),
             "reject" => self.decide(table, Verdict::Reject),
-            "resolve" => {
-                let (run, tool) = (self.run(table), self.tool(table));
-                run.zip(tool).map(|(run, tool)| CaseAct::Resolve { run, tool: Box::new(tool.clone()) })
-            }
+            "answer" => self.about_call(table).map(|(run, tool)| CaseAct::Answer { run, tool }),
+            "resolve" => self.about_call(table).map(|(run, tool)| CaseAct::Resolve { run, tool }),
+            "steer" => self.run(table).map(CaseAct::Steer),
+            "pause" => self.run(table).map(CaseAct::Pause),
+            "resume" => self.run(table).map(CaseAct::Resume),
             "quarantine" => target(table).map(CaseAct::Quarantine),
             "lift_quarantine" => target(table).map(CaseAct::LiftQuarantine),
             "apply" => Some(CaseAct::Apply { rollback: table.flag("rollback").is_some_and(|flag| flag.value) }),
@@ -228,10 +241,16 @@ impl<'a> Reader<'a> {
     }
 
     fn decide(&self, table: &mut Table<'_>, verdict: Verdict) -> Option<CaseAct> {
-        let (run, tool) = (self.run(table), self.tool(table));
+        let about = self.about_call(table);
         let gate = table.required_parsed::<PolicyId>("gate").filter(|gate| self.known("policy", gate, self.ids()));
-        let (run, tool) = (run?, Box::new(tool?.clone()));
+        let (run, tool) = about?;
         Some(CaseAct::Decide { run, tool, gate: gate?.value, verdict })
+    }
+
+    /// The run and the tool of a call that a person says something about.
+    fn about_call(&self, table: &mut Table<'_>) -> Option<(CaseRun, Box<ToolDefinition>)> {
+        let (run, tool) = (self.run(table), self.tool(table));
+        run.zip(tool).map(|(run, tool)| (run, Box::new(tool.clone())))
     }
 
     fn run(&self, table: &mut Table<'_>) -> Option<CaseRun> {

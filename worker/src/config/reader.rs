@@ -201,6 +201,21 @@ impl<'p> Table<'p> {
         self.text(key)
     }
 
+    /// One such text or a list of them.
+    pub(super) fn secret_texts(&mut self, key: &str) -> Option<At<Vec<At<String>>>> {
+        let list = self.entries.get(key).filter(|entry| matches!(entry.value, Value::List(_)));
+        let Some(place) = list.map(|entry| self.spot(entry.span.clone())) else {
+            let text = self.secret_text(key)?;
+            return Some(At { place: text.place.clone(), value: vec![text] });
+        };
+        let texts = self.texts(key);
+        if texts.is_none() {
+            // With one item wrong nobody looks at the others.
+            self.problems.hide(&place);
+        }
+        texts
+    }
+
     /// Lets every other key pass: they cannot be judged.
     pub(super) fn ignore_rest(&mut self) {
         self.entries.clear();

@@ -1,4 +1,4 @@
-//! `mandate.toml`: profile, store, Temporal, limits, groups, data classes, tool servers, models.
+//! `mandate.toml`: profile, store, Temporal, limits, groups, data classes, tool servers, models, identity, webhook.
 
 use std::{
     collections::BTreeMap,
@@ -7,13 +7,16 @@ use std::{
     str::FromStr,
 };
 
-use mandate_activities::catalog::{ModelSettings, SecretRef, ServerSettings};
+use mandate_activities::{
+    catalog::{ModelSettings, NotifySettings, SecretRef, ServerSettings},
+    identity::IdentitySettings,
+};
 use mandate_domain::{DataClass, GroupName, ModelName, PersonId, RunLimits, ServerName};
 
 use super::{
-    AddressKeys, Profile, StoreSettings, classes,
+    AddressKeys, Profile, StoreSettings, classes, identity,
     limits::{self, Base},
-    models,
+    models, notify,
     problems::{Problems, suggestion},
     reader::{At, Table, parse, read_table},
     servers,
@@ -32,6 +35,8 @@ pub(super) struct Root {
     pub(super) data_classes: Named<DataClass, String>,
     pub(super) servers: Named<ServerName, ServerSettings>,
     pub(super) models: Named<ModelName, ModelSettings>,
+    pub(super) identity: IdentitySettings,
+    pub(super) notify: Option<NotifySettings>,
 }
 
 /// Named things: the usable ones, and every name that was written, so that one that is wrong itself is not reported
@@ -59,8 +64,9 @@ pub(super) struct Folders<'a> {
 /// Reads `mandate.toml`.
 pub(super) fn read(problems: &Problems, folders: Folders<'_>) -> Option<Root> {
     let mut table = read_table(problems, folders.operating, Path::new(ROOT_FILE))?;
+    let profile = read_profile(&mut table);
     let root = Root {
-        profile: read_profile(&mut table),
+        profile,
         store: read_store(table.table("store"), folders.operating),
         task_queue: read_task_queue(table.table("temporal")),
         limits: limits::read(table.table("limits"), &Base::Defaults),
@@ -68,6 +74,8 @@ pub(super) fn read(problems: &Problems, folders: Folders<'_>) -> Option<Root> {
         data_classes: classes::read_declared(table.table("data_classes")),
         servers: read_named(table.table("servers"), |table| servers::read(table, folders)),
         models: read_named(table.table("models"), |table| models::read(table, folders.operating)),
+        identity: identity::read(&mut table, profile, folders.operating),
+        notify: notify::read(table.table("notify"), folders.operating),
     };
     table.finish();
     Some(root)
@@ -115,12 +123,17 @@ fn read_store(table: Option<Table<'_>>, folder: &Path) -> StoreSettings {
 /// Reads a secret reference. A plain value is blotted out wherever the file is shown.
 pub(super) fn read_secret(table: &mut Table<'_>, key: &str, folder: &Path) -> Option<At<SecretRef>> {
     let text = table.secret_text(key)?;
+    secret_of(table.problems, key, text, folder)
+}
+
+/// The reference in a text.
+pub(super) fn secret_of(problems: &Problems, key: &str, text: At<String>, folder: &Path) -> Option<At<SecretRef>> {
     match SecretRef::parse(&text.value) {
         Ok(reference) => Some(At { value: reference.within(folder), place: text.place }),
         Err(error) => {
-            table.problems.hide(&text.place);
+            problems.hide(&text.place);
             let help = format!("put the secret elsewhere and write `{key} = \"env:NAME\"`");
-            table.problems.at(&text.place, format!("`{key}`: {error}"), "not a reference", Some(help));
+            problems.at(&text.place, format!("`{key}`: {error}"), "not a reference", Some(help));
             None
         }
     }

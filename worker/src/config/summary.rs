@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, path::PathBuf};
 
 use mandate_activities::catalog::ModelSettings;
 use mandate_domain::{
-    AgentName, DataClass, Digest, ModelName, PersonId, ServerName, ToolDefinition, ToolName, ToolReach,
+    AgentName, DataClass, Digest, ModelName, PersonId, Proof, ServerName, ToolDefinition, ToolName, ToolReach,
 };
 use serde::Serialize;
 
@@ -15,6 +15,8 @@ use super::{Config, Profile};
 pub struct CheckSummary {
     /// What the folder is for.
     pub profile: Profile,
+    /// What is accepted as proof of who sent a message.
+    pub accepted_proofs: BTreeSet<Proof>,
     /// The agents.
     pub agents: Vec<AgentSummary>,
     /// The tools.
@@ -80,6 +82,7 @@ impl Config {
     pub fn summary(&self) -> CheckSummary {
         CheckSummary {
             profile: self.profile,
+            accepted_proofs: self.catalog.identity.accepted.clone(),
             agents: self.agents_in_short(),
             tools: self.tools_in_short(),
             servers: self.servers_in_short(),

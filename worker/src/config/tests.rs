@@ -14,6 +14,8 @@ use super::*;
 
 mod cases;
 mod classes;
+mod identity;
+mod notify;
 
 const ROOT: &str = r#"
 [groups]
@@ -25,6 +27,10 @@ command = ["refunds-mcp", "--database", "var/payments.db"]
 [models.support]
 provider = "scripted"
 script = "script.toml"
+
+[identity]
+accept = ["principal"]
+workers = ["worker-1"]
 "#;
 
 const TOOL: &str = r#"

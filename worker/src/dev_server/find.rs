@@ -37,7 +37,7 @@ pub enum FindServerError {
     /// The cause is text, as the client's error type cannot cross threads.
     #[error("cannot read the Temporal profile from the environment or temporal.toml: {0}")]
     Profile(String),
-    /// The pinned server could not be built. The text says what helps.
+    /// A pinned server could not be built. The text says what helps.
     #[error(transparent)]
     Build(#[from] BuildServerError),
     /// The build was interrupted because this program is ending.
@@ -51,11 +51,27 @@ pub enum FindServerError {
 /// # Errors
 /// When the profile is malformed, or nothing is found and the module cannot be built.
 pub async fn find() -> Result<Found, FindServerError> {
+    search(find_in).await
+}
+
+/// The server with authorization, a build of the Go module `tools/temporal-server`: for tests that need callers whom the
+/// server knows. It takes some minutes once and shows its progress on stderr.
+///
+/// # Errors
+/// When the module cannot be built.
+pub async fn built_server() -> Result<PathBuf, FindServerError> {
+    search(|variables| built_server_in(&build::SERVER.module(), variables)).await
+}
+
+/// Runs a search, which may take minutes, beside everything else.
+async fn search<T: Send + 'static>(
+    search: impl FnOnce(&HashMap<String, String>) -> Result<T, FindServerError> + Send + 'static,
+) -> Result<T, FindServerError> {
     // A name or value that is not Unicode cannot be one of ours.
     let variables: HashMap<String, String> = env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect();
-    let searched = tokio::task::spawn_blocking(move || find_in(&variables)).await;
+    let searched = tokio::task::spawn_blocking(move || search(&variables)).await;
     searched.unwrap_or(Err(FindServerError::Interrupted))
 }
 
@@ -67,8 +83,13 @@ pub(super) fn find_in(variables: &HashMap<String, String>) -> Result<Found, Find
     if let Some(program) = on_path(variables.get("PATH").map_or("", String::as_str)) {
         return Ok(Found::Program(program));
     }
-    let module = set(variables, MODULE_VARIABLE).map_or_else(pinned_module, PathBuf::from);
-    Ok(Found::Program(build::cached_or_built(&module, variables)?))
+    let module = set(variables, MODULE_VARIABLE).map_or_else(|| build::CLI.module(), PathBuf::from);
+    Ok(Found::Program(build::cached_or_built(&build::CLI, &module, variables)?))
+}
+
+/// The server with authorization, built from `module` in the given environment.
+pub(super) fn built_server_in(module: &Path, variables: &HashMap<String, String>) -> Result<PathBuf, FindServerError> {
+    Ok(build::cached_or_built(&build::SERVER, module, variables)?)
 }
 
 /// A profile that is chosen by name counts even without an address: the person asked for it, and Temporal has a default.
@@ -92,9 +113,4 @@ fn on_path(path: &str) -> Option<PathBuf> {
 
 pub(super) fn is_program(file: &Path) -> bool {
     file.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
-}
-
-/// The module in the source tree this program was built from.
-fn pinned_module() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tools/temporal")
 }

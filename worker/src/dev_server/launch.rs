@@ -49,22 +49,27 @@ pub(super) struct Ports {
 }
 
 impl Ports {
-    /// Four free ports. They are held together until all are known, so they differ. Somebody may take one before the
-    /// server does: then the server ends at once and the start is tried again.
+    /// Four free ports.
     pub(super) fn reserve() -> std::io::Result<Self> {
-        let held = [listen()?, listen()?, listen()?, listen()?];
-        let [grpc, ui, http, metrics] = &held;
-        Ok(Self {
-            grpc: grpc.local_addr()?.port(),
-            ui: ui.local_addr()?.port(),
-            http: http.local_addr()?.port(),
-            metrics: metrics.local_addr()?.port(),
-        })
+        let [grpc, ui, http, metrics] = free_ports()?;
+        Ok(Self { grpc, ui, http, metrics })
     }
 }
 
-fn listen() -> std::io::Result<TcpListener> {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+/// Free ports on the loopback address. They are held together until all are known, so they differ. Somebody may take one
+/// before the program does that they are for: such a program ends at once, see [`port_was_taken`], and is started again.
+///
+/// # Errors
+/// When the machine has no port left.
+pub fn free_ports<const COUNT: usize>() -> std::io::Result<[u16; COUNT]> {
+    let mut ports = [0; COUNT];
+    let mut held = Vec::with_capacity(COUNT);
+    for port in &mut ports {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        *port = listener.local_addr()?.port();
+        held.push(listener);
+    }
+    Ok(ports)
 }
 
 /// Why a started server is not ready.
@@ -168,7 +173,8 @@ async fn answers(port: u16) -> bool {
 }
 
 /// Whether the log says that a port was taken between its reservation and the start.
-pub(super) fn port_was_taken(tail: &str) -> bool {
+#[must_use]
+pub fn port_was_taken(tail: &str) -> bool {
     let tail = tail.to_ascii_lowercase();
     tail.contains("address already in use") || tail.contains("can't set port")
 }

@@ -6,7 +6,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use super::find::find_in;
+use super::find::{built_server_in, find_in};
 use super::launch::{Ports, arguments, log_tail, port_was_taken};
 use super::{DevServer, DevServerOptions, Found, StartServerError};
 
@@ -77,6 +77,34 @@ fn the_module_is_built_once() {
     let first = found(folder, &extra).unwrap();
     assert_eq!(found(folder, &extra).unwrap(), first);
     assert_eq!(fs::read_to_string(folder.join("builds")).unwrap(), "built\n");
+}
+
+#[test]
+fn the_server_with_authorization_is_kept_beside_the_cli_and_needs_no_path() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let bin = folder.join("bin");
+    fs::create_dir(&bin).unwrap();
+    script(&bin, "go", "echo \"$7\" >>\"$XDG_CACHE_HOME/builds\"; printf '#!/bin/sh\\n' >\"$6\"; chmod 755 \"$6\"");
+    // Neither a server that is configured nor a program on PATH asks callers who they are.
+    script(&bin, "temporal", "");
+    let path = format!("{}:/usr/bin:/bin", bin.display());
+    let extra = [("PATH", path.as_str()), ("TEMPORAL_ADDRESS", "here:1")];
+    let module = module(folder);
+    let variables = variables(folder, &extra);
+    let first = built_server_in(Path::new(&module), &variables).unwrap();
+    assert_eq!(built_server_in(Path::new(&module), &variables).unwrap(), first);
+    assert_eq!(fs::read_to_string(folder.join("builds")).unwrap(), "go.temporal.io/server/cmd/server\n");
+    let kept = first.strip_prefix(folder.join("mandate")).unwrap().display().to_string();
+    assert!(kept.starts_with("temporal-server-") && kept.ends_with("/temporal-server"), "{kept}");
+}
+
+#[test]
+fn without_its_module_the_server_with_authorization_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let error = built_server_in(Path::new("/absent"), &variables(folder.path(), &[])).unwrap_err().to_string();
+    assert!(error.starts_with("no Temporal server with authorization: the module `/absent`"), "{error}");
+    assert!(!error.contains("TEMPORAL_ADDRESS"), "{error}");
 }
 
 #[test]

@@ -126,7 +126,23 @@ fn gate(id: &str) -> Gate {
         four_eyes: vec![],
         expires_secs: 60,
         reason: "large".into(),
+        remind_secs: None,
+        escalation: None,
+        on_expiry: OnExpiry::Deny,
     }
+}
+
+const NOW: u64 = 1_000;
+const WAIT_MAX_SECS: u64 = 3600;
+
+async fn made(
+    tx: &mut Tx,
+    call: ToolCallId,
+    gates: &[Gate],
+    arguments: &Address,
+) -> Result<Vec<RequestId>, StoreError> {
+    let made = tx.make_requests(call, gates, arguments, NOW, WAIT_MAX_SECS).await?;
+    Ok(made.into_iter().map(|made| made.id).collect())
 }
 
 fn ordinals(ids: &[RequestId]) -> Vec<String> {
@@ -139,9 +155,9 @@ async fn a_live_request_is_not_made_again_and_an_approval_is_used_once() {
     let store = opened(&home).await;
     let mut tx = store.begin(&chain()).await.unwrap();
     let (gates, a) = ([gate("large"), gate("abroad")], address("a"));
-    let ids = tx.make_requests(CALL, &gates, &a).await.unwrap();
+    let ids = made(&mut tx, CALL, &gates, &a).await.unwrap();
     assert_eq!(ordinals(&ids), ["r1", "r2"]);
-    assert_eq!(tx.make_requests(CALL, &gates, &a).await.unwrap(), ids);
+    assert_eq!(made(&mut tx, CALL, &gates, &a).await.unwrap(), ids);
     let row = tx.request(&ids[1]).await.unwrap().unwrap();
     let expected = RequestRow {
         id: ids[1].clone(),
@@ -150,22 +166,105 @@ async fn a_live_request_is_not_made_again_and_an_approval_is_used_once() {
         arguments: a.clone(),
         gate: gate("abroad"),
         state: RequestState::Open,
+        digest: row.digest.clone(),
+        expires_ms: Some(NOW + 60_000),
+        escalated: false,
     };
+    assert!(row.digest.as_str().starts_with(ids[1].as_str().split_once('-').unwrap().1), "the id is of the digest");
     assert_eq!(row, expected);
     tx.set_request_state(&ids[0], RequestState::Approved).await.unwrap();
-    assert_eq!(tx.make_requests(CALL, &gates, &a).await.unwrap(), ids);
-    let approved = tx.approved_gates(CALL, &a).await.unwrap();
+    assert_eq!(made(&mut tx, CALL, &gates, &a).await.unwrap(), ids);
+    let approved = tx.approved_gates(CALL, &a, NOW).await.unwrap();
     assert_eq!(approved.iter().map(mandate_domain::PolicyId::as_str).collect::<Vec<_>>(), ["large"]);
-    assert!(tx.approved_gates(CALL, &address("b")).await.unwrap().is_empty(), "bound to the arguments");
-    assert!(tx.approved_gates(ToolCallId::new(1, 1), &a).await.unwrap().is_empty(), "bound to the call");
+    assert!(tx.approved_gates(CALL, &address("b"), NOW).await.unwrap().is_empty(), "bound to the arguments");
+    assert!(tx.approved_gates(ToolCallId::new(1, 1), &a, NOW).await.unwrap().is_empty(), "bound to the call");
     assert_eq!(tx.consume_approvals(CALL).await.unwrap(), ids[..1]);
     assert!(tx.consume_approvals(CALL).await.unwrap().is_empty());
-    assert_eq!(tx.approved_gates(CALL, &a).await.unwrap(), approved, "a lost call is made again without asking again");
-    let again = tx.make_requests(CALL, &gates, &a).await.unwrap();
+    assert_eq!(
+        tx.approved_gates(CALL, &a, NOW).await.unwrap(),
+        approved,
+        "a lost call is made again without asking again"
+    );
+    let again = made(&mut tx, CALL, &gates, &a).await.unwrap();
     assert_eq!(ordinals(&again), ["r3", "r2"], "used up: asked again; still open: not");
-    assert_eq!(ordinals(&tx.make_requests(CALL, &gates[..1], &address("b")).await.unwrap()), ["r4"]);
+    assert_eq!(ordinals(&made(&mut tx, CALL, &gates[..1], &address("b")).await.unwrap()), ["r4"]);
     tx.commit().await.unwrap();
     assert_eq!(store.run(&chain()).await.unwrap().unwrap().requests_made, 4);
+}
+
+#[tokio::test]
+async fn an_approval_is_good_until_the_time_of_its_request_is_over() {
+    let home = tempfile::tempdir().unwrap();
+    let store = opened(&home).await;
+    let mut tx = store.begin(&chain()).await.unwrap();
+    let (gates, a) = ([gate("large")], address("a"));
+    let short = tx.make_requests(CALL, &gates, &a, NOW, 5).await.unwrap().remove(0);
+    assert_eq!(short.expires_ms, Some(NOW + 5_000), "never longer than the run lets people wait");
+    tx.approve_request(&short.id, NOW - 500).await.unwrap();
+    assert_eq!(tx.approved_gates(CALL, &a, NOW + 4_999).await.unwrap().len(), 1);
+    assert!(tx.approved_gates(CALL, &a, NOW + 5_000).await.unwrap().is_empty());
+    assert!(tx.lapse_requests(CALL, NOW + 4_999).await.unwrap().is_empty());
+    assert_eq!(tx.lapse_requests(CALL, NOW + 5_000).await.unwrap(), std::slice::from_ref(&short.id));
+    let again = tx.make_requests(CALL, &gates, &a, NOW + 5_000, 5).await.unwrap().remove(0);
+    assert_ne!((&again.id, again.digest), (&short.id, short.digest), "a request made later is another one");
+    // Accepted in time, and taken in when that was over: it can be used for a moment.
+    tx.approve_request(&again.id, NOW + 60_000).await.unwrap();
+    assert_eq!(tx.approved_gates(CALL, &a, NOW + 64_999).await.unwrap().len(), 1);
+    assert!(tx.approved_gates(CALL, &a, NOW + 65_000).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_proof_is_good_for_one_record_of_one_run() {
+    let home = tempfile::tempdir().unwrap();
+    let store = opened(&home).await;
+    let digest = mandate_domain::canonical::sha256(b"signature");
+    let mut tx = store.begin(&chain()).await.unwrap();
+    assert!(tx.use_proof(&digest, "r1-aaaaaa/decided/1").await.unwrap());
+    assert!(tx.use_proof(&digest, "r1-aaaaaa/decided/1").await.unwrap(), "the same record again");
+    assert!(!tx.use_proof(&digest, "r1-aaaaaa/decided/2").await.unwrap());
+    tx.commit().await.unwrap();
+    let other = RunChain { workflow_id: "other".into(), first_run_id: "run-9".into() };
+    let mut tx = store.begin(&other).await.unwrap();
+    assert!(!tx.use_proof(&digest, "r1-aaaaaa/decided/1").await.unwrap());
+}
+
+#[tokio::test]
+async fn an_instruction_is_read_at_one_turn_and_in_order() {
+    let home = tempfile::tempdir().unwrap();
+    let store = opened(&home).await;
+    let mut tx = store.begin(&chain()).await.unwrap();
+    let (a, b, bo) = (address("a"), address("b"), person("bo@acme.example"));
+    for (ordinal, content) in [(3, &a), (4, &b), (5, &a)] {
+        tx.accept_instruction(ordinal, content, &bo).await.unwrap();
+    }
+    let numbers =
+        |rows: Option<Vec<InstructionRow>>| rows.map(|rows| rows.iter().map(|row| row.ordinal).collect::<Vec<_>>());
+    let twice = [a.clone(), b.clone(), a.clone()];
+    assert_eq!(numbers(tx.deliver_instructions(2, &twice).await.unwrap()), Some(vec![3, 4, 5]));
+    assert_eq!(numbers(tx.deliver_instructions(2, &twice).await.unwrap()), Some(vec![3, 4, 5]), "the same turn again");
+    assert_eq!(numbers(tx.deliver_instructions(3, &[a]).await.unwrap()), None, "it was read before");
+    assert_eq!(numbers(tx.deliver_instructions(3, &[]).await.unwrap()), Some(vec![]));
+}
+
+#[tokio::test]
+async fn a_call_asks_one_question_and_has_a_last_revision() {
+    let home = tempfile::tempdir().unwrap();
+    let store = opened(&home).await;
+    let mut tx = store.begin(&chain()).await.unwrap();
+    let question = tx.make_question(CALL, &address("a"), "{}", 9_000).await.unwrap();
+    assert_eq!(tx.make_question(CALL, &address("a"), "{}", 10_000).await.unwrap(), question);
+    tx.set_question_state(&question.id, QuestionState::Answered).await.unwrap();
+    assert_eq!(tx.question_by_ordinal(1).await.unwrap().unwrap().state, QuestionState::Answered);
+    let request = RequestId::parse("r1-aaaaaa").unwrap();
+    let arguments = json!({ "amount_cents": 1 }).as_object().cloned().unwrap();
+    let (bo, eve) = (person("bo@acme.example"), person("eve@acme.example"));
+    assert_eq!(tx.last_revision(CALL).await.unwrap(), CALL);
+    tx.put_revision(CALL.revised(), &request, &bo, &arguments).await.unwrap();
+    tx.put_revision(CALL.revised(), &request, &bo, &arguments).await.unwrap();
+    assert!(tx.put_revision(CALL.revised(), &request, &eve, &arguments).await.is_err());
+    assert_eq!(tx.last_revision(CALL).await.unwrap(), CALL.revised());
+    tx.commit().await.unwrap();
+    assert_eq!(store.revision(&chain(), CALL.revised()).await.unwrap().unwrap().arguments, arguments);
 }
 
 #[tokio::test]
@@ -173,7 +272,7 @@ async fn a_person_votes_once() {
     let home = tempfile::tempdir().unwrap();
     let store = opened(&home).await;
     let mut tx = store.begin(&chain()).await.unwrap();
-    let id = tx.make_requests(CALL, &[gate("large")], &address("a")).await.unwrap().remove(0);
+    let id = made(&mut tx, CALL, &[gate("large")], &address("a")).await.unwrap().remove(0);
     let (bo, eve) = (person("bo@acme.example"), person("eve@acme.example"));
     assert!(tx.vote(&id, &eve).await.unwrap() && tx.vote(&id, &bo).await.unwrap());
     assert!(!tx.vote(&id, &bo).await.unwrap());

@@ -41,6 +41,9 @@ fn opened() -> RecordBody {
     RecordBody::RunOpened {
         policies: vec![],
         started_by: None,
+        started_by_proof: None,
+        started_by_evidence: None,
+        evidence: None,
         prompt: address(1),
         model: ModelName::parse("support").unwrap(),
         instructions: Digest::from_bytes([2; 32]),
@@ -117,6 +120,7 @@ fn resolved(effect: EffectId, refused: Option<&str>) -> RecordBody {
         resolution: Resolution::Skip,
         by: PersonId::parse("bo@acme.example").unwrap(),
         proof: Proof::Claimed,
+        evidence: None,
         refused: refused.map(str::to_owned),
         comment: None,
     }
@@ -131,8 +135,10 @@ fn decided(effect: EffectId, refused: Option<&str>) -> RecordBody {
         verdict: Verdict::Approve,
         by: PersonId::parse("bo@acme.example").unwrap(),
         proof: Proof::Claimed,
+        evidence: None,
         refused: refused.map(str::to_owned),
         comment: None,
+        arguments: None,
     }
 }
 

@@ -318,6 +318,9 @@ fn acts_of_people_are_asked_again_too() {
         tools: digest(),
         bundle: digest(),
         started_by: Some(person("bo")),
+        started_by_proof: Some(Proof::Claimed),
+        started_by_evidence: None,
+        evidence: None,
         policies: vec![id("start")],
         store: StoreId::parse("0".repeat(32)).unwrap(),
     };
@@ -329,20 +332,32 @@ fn acts_of_people_are_asked_again_too() {
         four_eyes: vec![],
         expires_secs: 60,
         reason: "large".to_owned(),
+        remind_secs: None,
+        escalation: None,
+        on_expiry: OnExpiry::Deny,
     };
     let request = RequestId::parse("r1-7f3a9c").unwrap();
     let effect = EffectId::Tool(ToolCallId::new(1, 0));
-    let asked = RecordBody::ApprovalRequested { request: request.clone(), effect, input: address(), gate };
+    let asked = RecordBody::ApprovalRequested {
+        request: request.clone(),
+        effect,
+        input: address(),
+        gate,
+        digest: None,
+        expires_ms: None,
+    };
     let decided = |by: &str, bundle: Option<Digest>| RecordBody::ApprovalDecided {
         request: request.clone(),
         effect,
         verdict: Verdict::Approve,
         by: person(by),
         proof: Proof::Claimed,
+        evidence: None,
         policies: vec![id("decide")],
         bundle,
         refused: None,
         comment: None,
+        arguments: None,
     };
     let bodies = vec![
         opened,

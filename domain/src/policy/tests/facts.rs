@@ -75,6 +75,7 @@ fn resolved(index: u32, resolution: Resolution) -> RecordBody {
         resolution,
         by: PersonId::parse("bo").unwrap(),
         proof: crate::Proof::Claimed,
+        evidence: None,
         refused: None,
         comment: None,
     }
@@ -122,6 +123,21 @@ fn a_call_that_counts_already_counts_once_when_it_is_judged_again() {
     assert_eq!(refunded(&facts.with_call(call(0), &refund, &amounts(100))), (1, 100));
     assert_eq!(refunded(&facts.with_call(call(1), &refund, &amounts(50))), (2, 150));
     assert_eq!(facts.cost_micros(), 7);
+}
+
+#[test]
+fn a_denied_call_counts_as_a_denial_and_a_denied_notice_does_not() {
+    let denied = |effect: &str| RecordBody::Decision {
+        effect: effect.parse().unwrap(),
+        target: "t".into(),
+        input: crate::Address::from_bytes([1; 32]),
+        outcome: crate::DecisionOutcome::Deny,
+        policies: vec![],
+        approved: vec![],
+        bundle: crate::Digest::from_bytes([2; 32]),
+        reason: "no policy permits this".into(),
+    };
+    assert_eq!(facts(&[denied("t1.0"), denied("m2"), denied("r1.asked")]).denials, 2);
 }
 
 #[test]

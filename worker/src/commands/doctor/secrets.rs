@@ -1,4 +1,4 @@
-//! Can each secret be had that a model or a tool server refers to? The secret itself is dropped unseen.
+//! Can each secret be had that a model, a tool server or the webhook refers to? The secret itself is dropped unseen.
 
 use mandate_activities::catalog::{Catalog, EnvValue, ModelSettings, SecretRef};
 
@@ -15,7 +15,7 @@ struct Use {
 pub(super) async fn checks(catalog: &Catalog) -> Vec<Finding> {
     let used = uses(catalog);
     if used.is_empty() {
-        return vec![Finding::ok("secrets", "no model and no server refers to one")];
+        return vec![Finding::ok("secrets", "no model, no server and no webhook refers to one")];
     }
     futures::future::join_all(used.iter().map(resolve)).await
 }
@@ -55,8 +55,10 @@ fn uses(catalog: &Catalog) -> Vec<Use> {
             EnvValue::Plain(_) => None,
         })
     });
+    let notify = catalog.notify.iter().flat_map(|settings| &settings.secrets);
+    let webhook = notify.map(|reference| (reference, "the webhook of `[notify]`".to_owned()));
     let mut uses: Vec<Use> = Vec::new();
-    for (reference, by) in models.chain(servers) {
+    for (reference, by) in models.chain(servers).chain(webhook) {
         match uses.iter_mut().find(|known| known.reference == *reference) {
             Some(known) => known.by.push(by),
             None => uses.push(Use { reference: reference.clone(), by: vec![by] }),

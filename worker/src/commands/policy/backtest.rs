@@ -165,8 +165,8 @@ async fn report(store: &Store, bundle: &PolicyBundle, since_micros: u64) -> anyh
     Ok(report)
 }
 
-/// The arguments of the calls that were decided about, from the recorded replies. Those that are gone, or are not what
-/// was decided about, are left out.
+/// The arguments of the calls that were decided about, from the recorded replies and from what approvers put in their
+/// place. Those that are gone, or are not what was decided about, are left out.
 async fn arguments(
     store: &Store,
     run: &RunChain,
@@ -182,20 +182,29 @@ async fn arguments(
     }
     let mut arguments = BTreeMap::new();
     for (call, input) in decided {
-        let reply = match store.reply(run, call.turn).await {
-            Ok(reply) => reply,
+        let object = match object(store, run, call).await {
+            Ok(object) => object,
             Err(StoreError::Corrupt { .. }) => None,
             Err(error) => return Err(error.into()),
         };
-        let index = usize::try_from(call.index).unwrap_or(usize::MAX);
-        let proposed = reply.and_then(|row| row.reply.calls.into_iter().nth(index)).map(|call| call.arguments);
-        if let Some(Arguments::Object(object)) = proposed
-            && key.address_of(&object).is_ok_and(|address| address == *input)
-        {
+        if let Some(object) = object.filter(|object| key.address_of(object).is_ok_and(|address| address == *input)) {
             arguments.insert(call, object);
         }
     }
     Ok(arguments)
+}
+
+/// The arguments of a call, as the model proposed them or as an approver changed them.
+async fn object(store: &Store, run: &RunChain, call: ToolCallId) -> Result<Option<Map<String, Value>>, StoreError> {
+    if call != call.proposed() {
+        return Ok(store.revision(run, call).await?.map(|row| row.arguments));
+    }
+    let index = usize::try_from(call.index).unwrap_or(usize::MAX);
+    let proposed = store.reply(run, call.turn).await?.and_then(|row| row.reply.calls.into_iter().nth(index));
+    match proposed.map(|call| call.arguments) {
+        Some(Arguments::Object(object)) => Ok(Some(object)),
+        Some(Arguments::Malformed(_)) | None => Ok(None),
+    }
 }
 
 impl Report {

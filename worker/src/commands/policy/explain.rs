@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use mandate_domain::{
     AgentDefinition, AgentName, DataClass, Digest, FieldPath, GroupName, ModelName, PersonId, PolicyId, ToolDefinition,
     ToolName,
-    approval::{Gate, Party},
+    approval::{Escalation, Gate, OnExpiry, Party},
     policy::{
         PolicyBundle, Viewer,
         applying::{Applying, ApplyingError, Says},
@@ -226,11 +226,30 @@ fn asked(gate: &Gate) -> String {
     let parties = gate.four_eyes.iter().map(|party| match party {
         Party::Requester => "the requester",
         Party::AgentOwner => "the agent's owner",
+        Party::Starter => "whoever started the run",
+        Party::Editor => "whoever changed the arguments",
     });
     let parties: Vec<_> = parties.collect();
     let not = if parties.is_empty() { String::new() } else { format!(", not {}", parties.join(" or ")) };
     let people = if gate.quorum == 1 { String::new() } else { format!(", {} people", gate.quorum) };
-    format!("ask {}{people}{not}, within {}", groups.join(" or "), duration(gate.expires_secs))
+    let remind = gate.remind_secs.map(|secs| format!(", remind them after {}", duration(secs))).unwrap_or_default();
+    let within = duration(gate.expires_secs);
+    let (further, end) = (further(gate), at_the_end(gate.on_expiry));
+    format!("ask {}{people}{not}, within {within}{remind}{further}{end}", groups.join(" or "))
+}
+
+/// Who is asked as well, after a while.
+fn further(gate: &Gate) -> String {
+    let Some(Escalation { after_secs, to }) = &gate.escalation else { return String::new() };
+    let groups: Vec<_> = to.iter().map(GroupName::as_str).collect();
+    format!(", {} too after {}", groups.join(" or "), duration(*after_secs))
+}
+
+fn at_the_end(on_expiry: OnExpiry) -> &'static str {
+    match on_expiry {
+        OnExpiry::Deny => "",
+        OnExpiry::Halt => ", or the run stops",
+    }
 }
 
 fn duration(secs: u64) -> String {

@@ -95,6 +95,10 @@ fn acts_and_looks_name_what_is_there() {
     check_problem(&act("act = \"aply\"\nexpect = \"deny\""), "unknown act `aply` (did you mean `apply`?)");
     check_problem(&act("expect = \"deny\""), "`act` is missing");
     check_problem(&act("act = \"quarantine\"\ntarget = \"orders.read\"\nexpect = \"deny\""), "`tool:`");
+    check_problem(&act("act = \"pase\"\nexpect = \"deny\""), "unknown act `pase` (did you mean `pause`?)");
+    let run = "agent = \"acme/support/refunds\"\non_behalf_of = \"ana\"\nexpect = \"deny\"";
+    check_problem(&act(&format!("act = \"answer\"\n{run}")), "`tool` is missing");
+    check_problem(&act(&format!("act = \"steer\"\ntool = \"orders.read\"\n{run}")), "unknown key `tool`");
     let look = |rest: &str| format!("[[case]]\nname = \"x\"\non_behalf_of = \"ana\"\n{rest}\n");
     let unclassified = "reveal = [\"unclassified\"]";
     check_problem(&look(&format!("{unclassified}\nviewer = \"histroy\"\nexpect = []")), "did you mean `history`?");
@@ -106,6 +110,27 @@ fn acts_and_looks_name_what_is_there() {
     check_problem(&look(&group), "unknown group `finance-lead` (did you mean `finance-leads`?)");
     let more = format!("{unclassified}\nviewer = \"answer\"\nexpect = [\"contact\"]");
     check_problem(&look(&more), "`contact` is expected and not among the classes of `reveal`");
+}
+
+#[test]
+fn what_people_tell_a_run_can_be_asked_about() {
+    let policy = fixture("").load().unwrap().policy;
+    for (act, asked) in [
+        ("answer", "answer orders.read"),
+        ("resolve", "resolve orders.read"),
+        ("steer", "steer acme/support/refunds"),
+        ("pause", "pause acme/support/refunds"),
+        ("resume", "resume acme/support/refunds"),
+    ] {
+        let tool = if asked.ends_with("orders.read") { "tool = \"orders.read\"\n" } else { "" };
+        let cases = read(&format!(
+            "[[case]]\nname = \"x\"\nperson = \"kim\"\nact = \"{act}\"\nagent = \"acme/support/refunds\"\n\
+             on_behalf_of = \"ana\"\n{tool}expect = \"deny\"\npolicies = []\n"
+        ))
+        .unwrap();
+        assert_eq!(cases[0].case.asked.to_string(), asked);
+        assert_eq!(cases[0].case.check(&policy).1, Vec::<String>::new(), "{act}: nothing permits it");
+    }
 }
 
 #[test]

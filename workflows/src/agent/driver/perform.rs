@@ -11,9 +11,9 @@ use temporalio_workflow::{ActivityExecutionError, WorkflowCancellationToken};
 use super::Driver;
 use crate::{
     contract::{
-        CallPurpose, CallTool, CallToolInput, CloseRun, CloseRunInput, InvokeModel, InvokeModelInput,
-        ModelCallOutcome, Notify, NotifyInput, OpenRun, OpenRunInput, RefusedMessages, ReviewApproval,
-        ReviewApprovalInput, ReviewInstruction, ReviewInstructionInput, ReviewSubject, RunPointer,
+        CallPurpose, CallTool, CallToolInput, CloseRun, CloseRunInput, InvokeModel, InvokeModelInput, ModelCallOutcome,
+        Notify, NotifyInput, OpenRun, OpenRunInput, RefusedMessages, ReviewApproval, ReviewApprovalInput,
+        ReviewInstruction, ReviewInstructionInput, ReviewSubject, RunPointer,
     },
     options,
 };

@@ -1,0 +1,177 @@
+//! Who sent a message, and when it was accepted: asked of the Temporal server where that is needed, and proved before
+//! the transaction that counts it.
+
+use mandate_domain::{
+    Digest, Evidence, PersonId, Proof, Statement,
+    approval::Arrival,
+    canonical::CanonicalError,
+    proof::{InstructionKind, InstructionSaid},
+};
+use mandate_workflows::lenient::Lenient;
+
+use super::{Admitted, Governed};
+use crate::{
+    caller::Caller,
+    executions::MessageEvent,
+    failure::ActivityFailure,
+    guards::{Guard, on},
+    identity::{Asked, Proved},
+    store::Tx,
+};
+
+/// Names of the messages that are updates. Their events do not say who sent them.
+const UPDATES: [&str; 2] = ["decide", "answer_question"];
+
+/// Who a record names where nobody was.
+const NOBODY: &str = "unnamed";
+
+/// A message that is to be looked into.
+pub(super) struct SentMessage<'a> {
+    /// Who it says it is from.
+    pub(super) claimed_by: Option<&'a PersonId>,
+    /// What came beside it.
+    pub(super) evidence: &'a Evidence,
+    /// What it says, whole.
+    pub(super) statement: Result<Statement, CanonicalError>,
+    /// Where it came in.
+    pub(super) arrival: Option<&'a Arrival>,
+    /// The end of the time in which it counts, if there is one.
+    pub(super) expires_ms: Option<u64>,
+    /// Whether a payload in history is this message.
+    pub(super) is_same: &'a (dyn Fn(Lenient) -> bool + Sync),
+}
+
+/// Whoever sent a message, as far as that is proved.
+pub(super) struct Signed {
+    pub(super) by: PersonId,
+    pub(super) proof: Proof,
+    /// What proved it, in a line.
+    pub(super) evidence: Option<String>,
+    /// What may be used once.
+    once: Option<Digest>,
+    /// Why it does not count, whatever the person may do.
+    refused: Option<String>,
+}
+
+impl Signed {
+    /// A message that does not count, from whom it says it is.
+    fn refused(claimed_by: Option<&PersonId>, reason: String) -> Result<Self, ActivityFailure> {
+        let by = match claimed_by {
+            Some(by) => by.clone(),
+            None => {
+                PersonId::parse(NOBODY).map_err(|error| ActivityFailure::Intrusion { reason: error.to_string() })?
+            }
+        };
+        Ok(Self { by, proof: Proof::Claimed, evidence: None, once: None, refused: Some(reason) })
+    }
+
+    fn proved(proved: Proved) -> Self {
+        let Proved { by, proof, evidence, once } = proved;
+        Self { by, proof, evidence, once, refused: None }
+    }
+
+    /// Why the message is not proved, if it is not.
+    pub(super) fn why_not(&self) -> Option<String> {
+        self.refused.clone()
+    }
+
+    /// Why the message does not count, if it does not: nobody is proved, it came too late, or its proof was used
+    /// before. Within the transaction that would count it.
+    pub(super) async fn keeps_from_counting(
+        &self,
+        tx: &mut Tx,
+        record_key: &str,
+    ) -> Result<Option<String>, ActivityFailure> {
+        if self.refused.is_some() {
+            return Ok(self.refused.clone());
+        }
+        let Some(once) = &self.once else { return Ok(None) };
+        let first = tx.use_proof(once, record_key).await?;
+        Ok((!first && on(Guard::ProofOnce)).then(|| "the proof was used before, and it is good once".to_owned()))
+    }
+}
+
+/// What the event of a message says, if it was looked up.
+enum Event {
+    NotAsked,
+    Found(MessageEvent),
+    /// The history does not have it as the workflow says it arrived.
+    Missing(String),
+}
+
+impl Governed {
+    /// Finds out who sent a message and whether it was accepted in time.
+    pub(super) async fn identify(
+        &self,
+        caller: &Caller,
+        run: &Admitted,
+        sent: SentMessage<'_>,
+    ) -> Result<Signed, ActivityFailure> {
+        let event = match self.event_of(caller, run, &sent).await? {
+            Event::NotAsked => None,
+            Event::Found(event) => Some(event),
+            Event::Missing(reason) => return Signed::refused(sent.claimed_by, reason),
+        };
+        let accepted_ms = event.as_ref().map(|event| event.time_ms);
+        if let (Some(accepted_ms), Some(expires_ms)) = (accepted_ms, sent.expires_ms)
+            && accepted_ms >= expires_ms
+            && on(Guard::Deadline)
+        {
+            return Signed::refused(sent.claimed_by, "it came after the time for it was over".to_owned());
+        }
+        let statement = match &sent.statement {
+            Ok(statement) => statement,
+            Err(error) => return Signed::refused(sent.claimed_by, error.to_string()),
+        };
+        let asked = Asked { claimed_by: sent.claimed_by, evidence: sent.evidence, statement, event: event.as_ref() };
+        match self.identities.prove(asked).await? {
+            Ok(proved) => Ok(Signed::proved(proved)),
+            Err(unproved) if on(Guard::Proved) => Signed::refused(sent.claimed_by, unproved.to_string()),
+            Err(_) => Ok(Signed { refused: None, ..Signed::refused(sent.claimed_by, String::new())? }),
+        }
+    }
+
+    /// The event of a message, where something in it is needed: who sent it, or when it was accepted.
+    async fn event_of(
+        &self,
+        caller: &Caller,
+        run: &Admitted,
+        sent: &SentMessage<'_>,
+    ) -> Result<Event, ActivityFailure> {
+        let late = sent.expires_ms.is_some_and(|expires_ms| caller.now_ms() >= expires_ms);
+        if !late && !self.identities.asks_for_events() {
+            return Ok(Event::NotAsked);
+        }
+        let Some(arrival) = sent.arrival else {
+            return Ok(Event::Missing("the run does not say where the message came in".to_owned()));
+        };
+        if UPDATES.contains(&arrival.name.as_str()) {
+            return Ok(Event::Found(MessageEvent::of_update(arrival.at_ms, Vec::new())));
+        }
+        // The input is a claim: only executions of this run have messages of its own.
+        let own = arrival.run_id == caller.run_id
+            || self.store.execution(&arrival.run_id).await?.is_some_and(|chain| chain == run.chain);
+        if !own {
+            return Ok(Event::Missing(format!("execution `{}` is none of this run", arrival.run_id)));
+        }
+        let workflow_id = &run.chain.workflow_id;
+        let found = self.executions.message(workflow_id, &arrival.run_id, &arrival.name, arrival.ordinal).await?;
+        Ok(match found {
+            Some(event) if (sent.is_same)(Lenient::json(event.payload.clone())) => Event::Found(event),
+            Some(_) => Event::Missing("its event in history says something else".to_owned()),
+            None => Event::Missing("history has no event of it".to_owned()),
+        })
+    }
+
+    /// What a person says who tells a run something.
+    pub(super) fn instruction_statement(
+        run: &Admitted,
+        kind: InstructionKind,
+        about: Option<&str>,
+        text: Option<&str>,
+        message_id: Option<&str>,
+    ) -> Result<Statement, CanonicalError> {
+        let message_id = message_id.unwrap_or_default();
+        Statement::instruction(&InstructionSaid { run: &run.chain, message_id, kind, about, text })
+    }
+}

@@ -1,0 +1,180 @@
+//! Questions of agents that wait for a person's answer. A call asks one question.
+
+use mandate_domain::{Address, QuestionId, ToolCallId};
+use serde::Serialize;
+
+use super::{
+    StoreError, Tx,
+    rows::{PLAIN, column, number, parse, plain},
+};
+
+/// One question.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QuestionRow {
+    /// Its id.
+    pub id: QuestionId,
+    /// Its ordinal in the run, from 1.
+    pub ordinal: u32,
+    /// The call that asks.
+    pub call: ToolCallId,
+    /// Until when it can be answered, in milliseconds since 1970-01-01 UTC.
+    pub expires_ms: u64,
+    /// What is asked, as it may be shown.
+    pub asked: String,
+    /// Where it stands.
+    pub state: QuestionState,
+}
+
+/// Where a question stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QuestionState {
+    /// It waits.
+    Open,
+    /// Somebody answered.
+    Answered,
+    /// Nobody answered in time.
+    Expired,
+    /// The run ended.
+    Withdrawn,
+}
+
+impl QuestionState {
+    const ALL: [Self; 4] = [Self::Open, Self::Answered, Self::Expired, Self::Withdrawn];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Answered => "answered",
+            Self::Expired => "expired",
+            Self::Withdrawn => "withdrawn",
+        }
+    }
+}
+
+/// What the digest in a question's id is made over.
+#[derive(Serialize)]
+struct Asked<'a> {
+    run: String,
+    call: ToolCallId,
+    question: &'a Address,
+    expires_ms: u64,
+}
+
+type Columns = (String, i64, String, i64, String, String, String);
+
+impl Tx {
+    /// Makes the question of a call; one that was made before is given back.
+    ///
+    /// # Errors
+    /// [`StoreError`] of the database or the tenant's key; [`StoreError::NotFound`] for a run that is not open.
+    pub async fn make_question(
+        &mut self,
+        call: ToolCallId,
+        input: &Address,
+        asked: &str,
+        expires_ms: u64,
+    ) -> Result<QuestionRow, StoreError> {
+        if let Some(row) = self.question_of_call(call).await? {
+            return Ok(row);
+        }
+        let (chain, tenant) = (self.chain()?, self.tenant()?.to_owned());
+        let digested = Asked { run: self.run().to_string(), call, question: input, expires_ms };
+        let digest = self.store.inner.tenants.key(&tenant, &mut self.db).await?.address_of(&digested)?;
+        let (ordinal,): (i64,) = sqlx::query_as(
+            "UPDATE runs SET questions_made = questions_made + 1 WHERE chain = $1 RETURNING questions_made",
+        )
+        .bind(chain)
+        .fetch_one(&mut *self.db)
+        .await?;
+        let id = QuestionId::new(number("ordinal of a question", ordinal)?, &digest);
+        sqlx::query(
+            "INSERT INTO questions (chain, question, ordinal, call, expires_ms, encoding, asked, state)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, 'open')",
+        )
+        .bind(chain)
+        .bind(id.as_str())
+        .bind(ordinal)
+        .bind(call.to_string())
+        .bind(column(expires_ms))
+        .bind(PLAIN)
+        .bind(asked)
+        .execute(&mut *self.db)
+        .await?;
+        self.question(&id).await?.ok_or_else(|| StoreError::not_found(format_args!("question `{id}`")))
+    }
+
+    /// A question of this run.
+    ///
+    /// # Errors
+    /// [`StoreError`] of the database or of a row that cannot be read.
+    pub async fn question(&mut self, id: &QuestionId) -> Result<Option<QuestionRow>, StoreError> {
+        let row: Option<Columns> = sqlx::query_as(
+            "SELECT question, ordinal, call, expires_ms, encoding, asked, state FROM questions
+             WHERE chain = $1 AND question = $2",
+        )
+        .bind(self.chain()?)
+        .bind(id.as_str())
+        .fetch_optional(&mut *self.db)
+        .await?;
+        row.map(read).transpose()
+    }
+
+    /// The question that a call asks.
+    ///
+    /// # Errors
+    /// As [`Tx::question`].
+    pub async fn question_of_call(&mut self, call: ToolCallId) -> Result<Option<QuestionRow>, StoreError> {
+        let row: Option<Columns> = sqlx::query_as(
+            "SELECT question, ordinal, call, expires_ms, encoding, asked, state FROM questions
+             WHERE chain = $1 AND call = $2",
+        )
+        .bind(self.chain()?)
+        .bind(call.to_string())
+        .fetch_optional(&mut *self.db)
+        .await?;
+        row.map(read).transpose()
+    }
+
+    /// The question of this number.
+    ///
+    /// # Errors
+    /// As [`Tx::question`].
+    pub async fn question_by_ordinal(&mut self, ordinal: u32) -> Result<Option<QuestionRow>, StoreError> {
+        let row: Option<Columns> = sqlx::query_as(
+            "SELECT question, ordinal, call, expires_ms, encoding, asked, state FROM questions
+             WHERE chain = $1 AND ordinal = $2",
+        )
+        .bind(self.chain()?)
+        .bind(i64::from(ordinal))
+        .fetch_optional(&mut *self.db)
+        .await?;
+        row.map(read).transpose()
+    }
+
+    /// Moves a question.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] for an unknown question.
+    pub async fn set_question_state(&mut self, id: &QuestionId, state: QuestionState) -> Result<(), StoreError> {
+        let done = sqlx::query("UPDATE questions SET state = $3 WHERE chain = $1 AND question = $2")
+            .bind(self.chain()?)
+            .bind(id.as_str())
+            .bind(state.as_str())
+            .execute(&mut *self.db)
+            .await?;
+        if done.rows_affected() > 0 { Ok(()) } else { Err(StoreError::not_found(format_args!("question `{id}`"))) }
+    }
+}
+
+fn read((id, ordinal, call, expires_ms, encoding, asked, state): Columns) -> Result<QuestionRow, StoreError> {
+    plain("question", &encoding)?;
+    let known = QuestionState::ALL.into_iter().find(|known| known.as_str() == state);
+    Ok(QuestionRow {
+        id: parse("question id", &id)?,
+        ordinal: number("ordinal of a question", ordinal)?,
+        call: parse("call of a question", &call)?,
+        expires_ms: number("time of a question", expires_ms)?,
+        asked,
+        state: known.ok_or_else(|| StoreError::corrupt(format_args!("state of a question: {state}")))?,
+    })
+}
