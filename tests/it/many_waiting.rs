@@ -2,7 +2,7 @@
 
 use futures::{StreamExt as _, stream};
 use mandate_domain::{agent_run::Answer, audit::RecordBody};
-use mandate_tests::{Choices, Scenario, Told, Way, run, until};
+use mandate_tests::{Choices, LONG_FOR_MANY, Scenario, Told, Way, run, until_within};
 
 const RUNS: usize = 50;
 const AT_ONCE: usize = 10;
@@ -31,7 +31,8 @@ fn fifty_runs_wait_and_each_is_decided_once_by_signals_and_updates_in_any_order(
         let mut runs: Vec<_> = (0..RUNS).map(|number| world.of_run(&format!("many-waiting-{number}"))).collect();
         stream::iter(&runs).for_each_concurrent(AT_ONCE, async |run| run.start("Refund order o1").await).await;
         let waits = r#"MandateState="AwaitingApproval" AND TaskQueue="many-waiting""#;
-        until("all wait", async || (world.count(waits).await == RUNS).then_some(())).await;
+        let all = until_within(LONG_FOR_MANY, async || (world.count(waits).await == RUNS).then_some(()));
+        all.await.expect("all wait");
         assert!(world.refund_calls().await.is_empty());
 
         let mut choices = Choices::seeded(50);

@@ -5,6 +5,9 @@ use std::time::{Duration, Instant};
 /// How long a condition may take: far more than it needs, as other tests share the machine.
 pub const LONG: Duration = Duration::from_secs(90);
 
+/// The same for one of many runs that all start or are asked at once.
+pub const LONG_FOR_MANY: Duration = Duration::from_mins(5);
+
 /// How often it is looked at.
 const EVERY: Duration = Duration::from_millis(100);
 

@@ -18,7 +18,7 @@ use temporalio_common::{
     },
 };
 
-use crate::{AGENT, History, Scenario, database, until};
+use crate::{AGENT, History, LONG_FOR_MANY, Scenario, database, until_within};
 
 /// How a person sends a decision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,14 +141,14 @@ impl Scenario {
 
     /// The request that waits, as soon as there is one. None where the run has ended before it was seen.
     pub async fn first_request(&self) -> Option<String> {
-        until("the run waits", async || {
+        let seen = until_within(LONG_FOR_MANY, async || {
             let pending = self.pending_now().await?;
             match pending.first() {
                 Some(request) => Some(Some(request.request_id.clone())),
                 None => self.describe().await.close_time().map(|_| None),
             }
-        })
-        .await
+        });
+        seen.await.expect("the run waits")
     }
 
     /// How many executions a list query finds.
