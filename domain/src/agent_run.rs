@@ -222,6 +222,9 @@ impl AgentRun {
 
     /// Does what follows from the state alone: the next turn, closing, continuing as new, showing a change.
     fn advance(&mut self, moment: Moment, commands: &mut Vec<Command>) {
+        if !self.puts_reviews_off(moment) {
+            self.approvals.pump(commands);
+        }
         match self.phase {
             Phase::Acting | Phase::Resting
                 if self.calls.iter().all(Call::has_result) && !self.paused && !self.reviewing() =>
@@ -243,6 +246,20 @@ impl AgentRun {
             | Phase::Finished => {}
         }
         self.publish(commands);
+    }
+
+    /// Whether reviews wait for the next execution: only people and reviews keep the run from it.
+    fn puts_reviews_off(&self, moment: Moment) -> bool {
+        let parked = self.calls.iter().any(|call| !call.has_result()) && !self.calls.iter().any(Call::under_way);
+        moment.history_is_long && matches!(self.phase, Phase::Acting | Phase::Resting) && parked
+    }
+
+    /// The next execution does not come yet, as there is too much to carry: what was put off for it is done here.
+    #[must_use]
+    pub fn stay(&mut self) -> Vec<Command> {
+        let mut commands = Vec::new();
+        self.approvals.pump(&mut commands);
+        commands
     }
 
     fn next_turn(&mut self, moment: Moment, commands: &mut Vec<Command>) {

@@ -60,11 +60,10 @@ async fn measure() {
 /// Approves whatever waits. What that is stands in the store: a query for each would be the worker's work.
 async fn approve_all(world: &Scenario) {
     let asked = world.records_where(|body| matches!(body, RecordBody::ApprovalRequested { .. })).await;
-    let waiting = asked.iter().filter_map(|record| match &record.body {
-        RecordBody::ApprovalRequested { request, .. } if record.run.workflow_id.starts_with("waiting-") => {
-            Some((world.of_run(&record.run.workflow_id), request.to_string()))
-        }
-        _ => None,
+    let waiting = asked.iter().filter_map(|record| {
+        let RecordBody::ApprovalRequested { request, .. } = &record.body else { return None };
+        let run = &record.run.workflow_id;
+        run.starts_with("waiting-").then(|| (world.of_run(run), request.to_string()))
     });
     let approve = async |(run, request): (Scenario, String)| {
         assert_eq!(run.approve_by(Way::Signal, &request, BO).await, Told::Taken, "{}", run.name);

@@ -1,6 +1,6 @@
-//! A run goes on in a new execution, between turns and while it waits for people.
+//! A run goes on in a new execution between turns. That it does so while it waits for people: `junk.rs`.
 
-use mandate_tests::{Scenario, run, until};
+use mandate_tests::{Scenario, run};
 
 const TURNS: &str = r#"
 [[conversation]]
@@ -12,9 +12,6 @@ calls = [{ tool = "payments.refund", arguments = { order_id = "o1", amount_cents
 [[conversation.reply]]
 text = "I refunded 500.00 EUR for order o1."
 "#;
-
-/// Size of one message that says nothing.
-const NOISE_BYTES: usize = 250_000;
 
 #[test]
 fn a_run_continues_as_new_between_turns_and_keeps_its_state() {
@@ -41,33 +38,5 @@ fn a_run_continues_as_new_between_turns_and_keeps_its_state() {
         scenario.store_history("continued").await;
         // Turns 1-3, 4-6, 7-9: the last execution holds three.
         assert_eq!(scenario.history().await.activities("invoke_model"), 3);
-    });
-}
-
-#[test]
-fn a_parked_run_continues_as_new_and_its_request_stays() {
-    run(async {
-        let scenario = Scenario::new("continued-parked").await;
-        let _worker = scenario.start_worker().await;
-        scenario.start_run("Refund order o1").await;
-        let request = scenario.pending_id().await;
-        let before = scenario.pending().await;
-        let first = scenario.describe().await.run_id().to_owned();
-        // Refused messages make the history long until the server suggests to continue, which it does at 4 MB.
-        let noise = format!("\"{}\"", "x".repeat(NOISE_BYTES));
-        until("the parked run continues as new", async || {
-            scenario.handle_signal("approve", &noise).await;
-            (scenario.describe().await.run_id() != first).then_some(())
-        })
-        .await;
-        scenario.wait_state("AwaitingApproval").await;
-        let after = scenario.pending().await;
-        assert_eq!(after.len(), 1);
-        assert_eq!((&after[0].request_id, &after[0].deadline), (&before[0].request_id, &before[0].deadline));
-        scenario.approve(&request, "bo@acme.example").await;
-        assert!(scenario.answer().await.contains("500.00 EUR"));
-        assert_eq!(scenario.payments().await.len(), 1);
-        let verified = scenario.audit_verify().await.ok();
-        assert!(verified.contains("confirmed by Temporal's history"), "{verified}");
     });
 }

@@ -99,14 +99,12 @@ fn five_thousand_messages_that_say_nothing_leave_a_waiting_run_small_and_its_req
                 (history.0.len(), history.0.iter().map(|event| event.bytes).sum())
             })
             .collect();
-        eprintln!("{sizes:?}");
         assert!(sizes.len() > 1, "it goes on in a new execution while it waits: {sizes:?}");
         assert!(sizes.iter().all(|(events, bytes)| *events < EVENTS_MAX && *bytes < BYTES_MAX), "{sizes:?}");
         let decided = |refused: bool| move |body: &RecordBody| matches!(body, RecordBody::ApprovalDecided { refused: why, .. } if why.is_some() == refused);
         assert_eq!(scenario.records_where(decided(false)).await.len(), 1);
         let reviewed = scenario.records_where(decided(true)).await.len() as u64;
         let refused = scenario.status().await.refused_messages;
-        eprintln!("{reviewed} reviewed, {refused} refused");
         assert!((reviewed + 1..=MESSAGES).contains(&refused), "{reviewed} reviewed of {refused} refused");
         let verified = scenario.audit_verify().await.ok();
         assert!(verified.contains("confirmed by Temporal's history"), "{verified}");

@@ -157,8 +157,6 @@ async fn end(world: &Scenario, rounds: Vec<Round>) -> Vec<Ended> {
         all.push(ended);
     }
     world.mandate(&["audit", "verify", "--witness", "temporal"]).await.ok();
-    let won = all.iter().filter(|ended| ended.paid).count();
-    eprintln!("{}: {won} of {} paid", world.name, all.len());
     all
 }
 

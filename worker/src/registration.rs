@@ -20,6 +20,9 @@ const GRACEFUL_SHUTDOWN: Duration = Duration::from_secs(10);
 const HEARTBEAT_EVERY: Duration = Duration::from_secs(1);
 /// How long a workflow task waits for the worker that has its run cached. A killed worker costs this much.
 const STICKY_TIMEOUT: Duration = Duration::from_secs(3);
+/// How many runs a worker keeps at hand: as many as it carries out activities for at once. One that waits for people costs
+/// memory and nothing else; one that was put away is replayed from its short history when somebody decides.
+const CACHED_RUNS_MAX: usize = 100;
 
 /// The options of a worker on `task_queue`.
 ///
@@ -31,6 +34,7 @@ pub fn worker_options(task_queue: &str, activities: AgentActivities) -> anyhow::
         .register_activities(activities)
         .graceful_shutdown_period(GRACEFUL_SHUTDOWN)
         .sticky_queue_schedule_to_start_timeout(STICKY_TIMEOUT)
+        .max_cached_workflows(CACHED_RUNS_MAX)
         .max_heartbeat_throttle_interval(HEARTBEAT_EVERY)
         .default_heartbeat_throttle_interval(HEARTBEAT_EVERY)
         .build())

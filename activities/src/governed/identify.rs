@@ -148,10 +148,7 @@ impl Governed {
         if UPDATES.contains(&arrival.name.as_str()) {
             return Ok(Event::Found(MessageEvent::of_update(arrival.at_ms, Vec::new())));
         }
-        // The input is a claim: only executions of this run have messages of its own.
-        let own = arrival.run_id == caller.run_id
-            || self.store.execution(&arrival.run_id).await?.is_some_and(|chain| chain == run.chain);
-        if !own {
+        if !self.is_own(caller, run, &arrival.run_id).await? {
             return Ok(Event::Missing(format!("execution `{}` is none of this run", arrival.run_id)));
         }
         let workflow_id = &run.chain.workflow_id;
@@ -161,6 +158,19 @@ impl Governed {
             Some(_) => Event::Missing("its event in history says something else".to_owned()),
             None => Event::Missing("history has no event of it".to_owned()),
         })
+    }
+
+    /// Whether a message came in to an execution of this run: the input is a claim. One that waited and passed on all it
+    /// heard had no activity, so that the store does not know it, and the server is asked.
+    async fn is_own(&self, caller: &Caller, run: &Admitted, run_id: &str) -> Result<bool, ActivityFailure> {
+        if run_id == caller.run_id {
+            return Ok(true);
+        }
+        if let Some(chain) = self.store.execution(run_id).await? {
+            return Ok(chain == run.chain);
+        }
+        let started = self.executions.started(&run.chain.workflow_id, run_id).await?;
+        Ok(started.is_some_and(|started| started.first_run_id == run.chain.first_run_id))
     }
 
     /// What a person says who tells a run something.

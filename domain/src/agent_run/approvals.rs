@@ -2,9 +2,11 @@
 //!
 //! Every decision that names a request of this run is reviewed by an activity, one at a time for each call. A decision
 //! counts by the moment at which it was accepted into history: one that is taken in after the deadline is reviewed all the
-//! same, where its event is looked up, and the deadline waits for every review that is under way.
+//! same, where its event is looked up, and the deadline waits for every review that is under way. It does not wait for
+//! what comes behind it. A parked run whose history is long puts its reviews off for the next execution: else whoever
+//! keeps sending decisions that are no good would keep it from continuing as new.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
@@ -41,6 +43,9 @@ struct Queued {
     ticket: Ticket,
     decision: ApprovalDecision,
     arrival: Arrival,
+    /// It was taken in behind the deadline of its call, whose review goes first.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    late: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -142,17 +147,26 @@ impl Approvals {
         self.queue.drain(..).map(|queued| queued.ticket).collect()
     }
 
-    /// Starts the next review of a call, unless one is under way.
-    fn pump(&mut self, call: ToolCallId, commands: &mut Vec<Command>) {
-        if self.reviewing.iter().any(|reviewing| reviewing.call == call) {
-            return;
+    /// Starts the next review of each call, unless one of that call is under way.
+    pub(super) fn pump(&mut self, commands: &mut Vec<Command>) {
+        let queued = self.queue.iter().map(|queued| queued.call);
+        let due = self.waiting.iter().filter(|waiting| waiting.overdue || waiting.escalating);
+        let calls: BTreeSet<_> = queued.chain(due.map(|waiting| waiting.request.call)).collect();
+        for call in calls {
+            if !self.reviewing.iter().any(|reviewing| reviewing.call == call) {
+                self.review_next(call, commands);
+            }
         }
-        let next = self.queue.iter().position(|queued| queued.call == call).and_then(|at| self.queue.remove(at));
-        if let Some(Queued { ticket, decision, arrival, .. }) = next {
+    }
+
+    fn review_next(&mut self, call: ToolCallId, commands: &mut Vec<Command>) {
+        let overdue = self.due_request(call, |waiting| waiting.overdue);
+        let next = self.queue.iter().position(|queued| queued.call == call && !(queued.late && overdue.is_some()));
+        if let Some(Queued { ticket, decision, arrival, .. }) = next.and_then(|at| self.queue.remove(at)) {
             let request = decision.request.clone();
             self.reviewing.push(Reviewing { call, request, of: Reviewed::Decision(ticket) });
             commands.push(Command::ReviewApproval { call, subject: Subject::Decision { ticket, decision, arrival } });
-        } else if let Some(request) = self.due_request(call, |waiting| waiting.overdue) {
+        } else if let Some(request) = overdue {
             self.reviewing.push(Reviewing { call, request: request.clone(), of: Reviewed::Expiry });
             commands.push(Command::ReviewApproval { call, subject: Subject::Expiry { request } });
         } else if let Some(request) = self.due_request(call, |waiting| waiting.escalating && !waiting.approved) {
@@ -206,8 +220,8 @@ impl AgentRun {
     ) {
         match self.call_to_review(&decision.request) {
             Ok(call) => {
-                self.approvals.queue.push_back(Queued { call, ticket, decision, arrival });
-                self.approvals.pump(call, commands);
+                let late = self.approvals.due_request(call, |waiting| waiting.overdue).is_some();
+                self.approvals.queue.push_back(Queued { call, ticket, decision, arrival, late });
             }
             Err(reason) => {
                 self.refuse_message(reason.clone());
@@ -241,7 +255,12 @@ impl AgentRun {
 
     pub(super) fn timer_fired(&mut self, timer: &Timer, commands: &mut Vec<Command>) {
         match timer {
-            Timer::Deadline(id) => self.deadline_reached(id, commands),
+            Timer::Deadline(id) => {
+                // An approval too is good until the request's time is over, and no longer.
+                if let Some(waiting) = self.approvals.waiting_mut(id) {
+                    waiting.overdue = true;
+                }
+            }
             Timer::Reminder(id) => {
                 if self.approvals.open_mut(id).and_then(|open| open.remind_ms.take()).is_some() {
                     self.notify_of(id.as_str(), NoticeKind::Reminder, commands);
@@ -252,21 +271,10 @@ impl AgentRun {
                     && open.escalate_ms.take().is_some()
                 {
                     open.escalating = true;
-                    let call = open.request.call;
-                    self.approvals.pump(call, commands);
                 }
             }
             Timer::Question(id) => self.question_overdue(id, commands),
             Timer::Notices => self.last_words_spoken(commands),
-        }
-    }
-
-    fn deadline_reached(&mut self, id: &RequestId, commands: &mut Vec<Command>) {
-        // An approval too is good until the request's time is over, and no longer.
-        if let Some(waiting) = self.approvals.waiting_mut(id) {
-            waiting.overdue = true;
-            let call = waiting.request.call;
-            self.approvals.pump(call, commands);
         }
     }
 
@@ -296,7 +304,6 @@ impl AgentRun {
             Review::Refused { reason } => self.review_refused(call, &reviewing, reason, commands),
             Review::AlreadyDecided => self.decided_elsewhere(call, &reviewing, commands),
         }
-        self.approvals.pump(call, commands);
         Ok(())
     }
 

@@ -56,7 +56,7 @@ impl WaitingRequest {
     /// The timers that are set for it.
     pub(super) fn timers(&self) -> impl Iterator<Item = (Timer, u64)> {
         let id = &self.request.id;
-        let deadline = Some((Timer::Deadline(id.clone()), self.deadline_ms));
+        let deadline = (!self.overdue).then(|| (Timer::Deadline(id.clone()), self.deadline_ms));
         let reminder = self.remind_ms.map(|at_ms| (Timer::Reminder(id.clone()), at_ms));
         let escalation = self.escalate_ms.map(|at_ms| (Timer::Escalation(id.clone()), at_ms));
         [deadline, reminder, escalation].into_iter().flatten()

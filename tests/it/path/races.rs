@@ -403,7 +403,6 @@ async fn race(rival: Rival) {
             paid.extend(is_paid(&end).then(|| waiting.key()));
         }
     }
-    eprintln!("{rival:?}: {won} of {ROUNDS} rounds");
     arena.check_payments(paid).await;
     assert!((WON_MIN..=ROUNDS - WON_MIN).contains(&won), "{rival:?}: the first won {won} of {ROUNDS} rounds");
 }

@@ -15,8 +15,7 @@ const NOISE: u64 = 16;
 /// Whoever is turned away sends it again.
 async fn until_taken(mut round: Round) -> Round {
     round.approve().await;
-    if let Some(Told::TurnedAway(why)) = &round.told {
-        eprintln!("{}: {why}", round.run.name);
+    if matches!(round.told, Some(Told::TurnedAway(_))) {
         round.told = Some(round.run.approve_by(Way::Signal, &round.request, BO).await);
     }
     round

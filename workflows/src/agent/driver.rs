@@ -72,11 +72,11 @@ pub(super) async fn drive(
         if let Some(result) = driver.result.take() {
             return driver.end(result).await;
         }
-        if driver.continue_as_new
-            && driver.may_continue().await
-            && let Some(snapshot) = driver.snapshot()
-        {
-            return driver.continue_as_new(snapshot);
+        if driver.continue_as_new && driver.may_continue().await {
+            match driver.snapshot() {
+                Some(snapshot) => return driver.continue_as_new(snapshot),
+                None => driver.stay(),
+            }
         }
         let (happened, cancelled) = driver.next().await;
         driver.react(happened, cancelled);
@@ -132,7 +132,8 @@ impl Driver<'_> {
     fn moment(&self) -> Moment {
         let now = self.ctx.workflow_time().and_then(|time| time.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
         let now_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
-        Moment { now_ms, history_is_long: self.ctx.continue_as_new_suggested() }
+        // Not while an update waits for its answer: its handler keeps the run in this execution.
+        Moment { now_ms, history_is_long: self.ctx.continue_as_new_suggested() && self.updates.is_empty() }
     }
 
     /// Whatever comes first: the cancellation of the execution, a message, an activity or a timer. Messages before timers:
@@ -314,6 +315,11 @@ impl Driver<'_> {
         })?;
         let json = serde_json::to_vec(&serde_json::json!({ "continue": snapshot })).ok()?;
         (json.len() <= SNAPSHOT_BYTES_MAX).then_some(json)
+    }
+
+    fn stay(&mut self) {
+        let commands = self.ctx.state_mut(|state| state.run.as_mut().map(AgentRun::stay));
+        self.carry_out(commands.unwrap_or_default());
     }
 
     fn continue_as_new(&self, snapshot: Vec<u8>) -> WorkflowResult<AgentResult> {

@@ -160,6 +160,23 @@ fn a_decision_taken_in_after_the_deadline_is_reviewed_all_the_same() {
 }
 
 #[test]
+fn an_expiry_does_not_wait_for_decisions_that_come_behind_the_deadline() {
+    let mut run = acting(1);
+    let id = wait(&mut run, 0);
+    for ticket in 1..=2 {
+        apply(&mut run, decided(ticket, &id, Verdict::Approve));
+    }
+    apply(&mut run, fired(Timer::Deadline(id.clone())));
+    for ticket in 3..=4 {
+        apply(&mut run, decided(ticket, &id, Verdict::Approve));
+    }
+    assert!(reviews_decision(&apply(&mut run, reviewed(refused())), 2), "it came in time");
+    assert!(reviews_expiry(&apply(&mut run, reviewed(refused()))));
+    assert!(reviews_decision(&apply(&mut run, reviewed(expired(9))), 3), "each has its record");
+    assert!(reviews_decision(&apply(&mut run, reviewed(Review::AlreadyDecided)), 4));
+}
+
+#[test]
 fn a_decision_behind_the_expiry_waits_for_it() {
     let mut run = acting(1);
     let id = wait(&mut run, 0);

@@ -44,23 +44,53 @@ fn a_paused_run_continues_as_new_and_stays_paused() {
 }
 
 #[test]
-fn nothing_continues_as_new_past_what_people_said() {
+fn nothing_continues_as_new_past_a_review_under_way_and_what_waits_behind_it_goes_along() {
     let mut run = acting(1);
     let id = wait(&mut run, 0);
-    for event in [decided(1, &id, Verdict::Approve), decided(2, &id, Verdict::Approve), told(3, steer())] {
+    apply(&mut run, decided(1, &id, Verdict::Approve));
+    for event in [decided(2, &id, Verdict::Approve), told(3, steer())] {
         let commands = run.apply(event, LONG).unwrap();
         assert!(!commands.contains(&Command::ContinueAsNew), "{commands:?}");
     }
     let no = || Review::Refused { reason: "not an approver".into() };
-    for event in [
-        Event::ApprovalReviewed { call: call(0), review: no() },
-        Event::InstructionReviewed { ticket: 3, review: taken(51) },
-    ] {
-        let commands = run.apply(event, LONG).unwrap();
-        assert!(!commands.contains(&Command::ContinueAsNew), "{commands:?}");
-    }
     let commands = run.apply(Event::ApprovalReviewed { call: call(0), review: no() }, LONG).unwrap();
+    assert!(is_refused(&commands, 1, "not an approver") && !reviews(&commands, 2), "{commands:?}");
+    assert!(!commands.contains(&Command::ContinueAsNew), "{commands:?}");
+    let commands = run.apply(Event::InstructionReviewed { ticket: 3, review: taken(51) }, LONG).unwrap();
+    assert!(commands.contains(&Command::ContinueAsNew) && !reviews(&commands, 2), "{commands:?}");
+    let mut next = continued(&run);
+    let commands = next.resume(NOW);
+    assert!(reviews(&commands, 2), "{commands:?}");
+    let commands = apply(&mut next, Event::ApprovalReviewed { call: call(0), review: APPROVED });
+    assert!(is_accepted(&commands, 2) && commands.contains(&calls_tool(call(0), Some(&id))), "{commands:?}");
+}
+
+/// Whoever keeps sending decisions that are no good does not keep a run from continuing as new.
+#[test]
+fn a_queue_that_never_ends_does_not_keep_a_parked_run_in_its_execution() {
+    let mut run = acting(1);
+    let id = wait(&mut run, 0);
+    for ticket in 1..=10 {
+        apply(&mut run, decided(ticket, &id, Verdict::Approve));
+    }
+    let no = Review::Refused { reason: "not signed".into() };
+    let commands = run.apply(Event::ApprovalReviewed { call: call(0), review: no }, LONG).unwrap();
     assert!(commands.contains(&Command::ContinueAsNew), "{commands:?}");
+    // There is more to carry than the next execution may begin with: one more is reviewed before it is tried again.
+    assert!(reviews(&run.clone().stay(), 2));
+    // A call that is under way keeps the run here, and nothing waits for an execution that does not come.
+    let mut busy = acting(2);
+    let id = wait(&mut busy, 0);
+    let commands = busy.apply(decided(1, &id, Verdict::Approve), LONG).unwrap();
+    assert!(reviews(&commands, 1), "{commands:?}");
+}
+
+fn reviews(commands: &[Command], wanted: Ticket) -> bool {
+    let decision = |command: &Command| match command {
+        Command::ReviewApproval { subject: Subject::Decision { ticket, .. }, .. } => *ticket == wanted,
+        _ => false,
+    };
+    commands.iter().any(decision)
 }
 
 /// A run in which everything that can wait does: a request with a queue of decisions, a question, an instruction that is
@@ -92,11 +122,9 @@ fn a_snapshot_with_everything_that_can_wait_goes_on_in_a_new_execution() {
     let (mut run, asked, question) = crowded();
     let no = || Review::Refused { reason: "not an approver".into() };
     let long = |run: &mut AgentRun, event: Event| run.apply(event, LONG).unwrap();
-    // One review after the other comes back; the run continues as new only behind the last, and behind the notices.
-    for ticket in 3..6 {
-        let commands = long(&mut run, Event::ApprovalReviewed { call: call(0), review: no() });
-        assert!(is_refused(&commands, ticket, "not an approver"), "{commands:?}");
-    }
+    // The reviews under way come back, and the notices; decisions that wait for theirs go along.
+    let commands = long(&mut run, Event::ApprovalReviewed { call: call(0), review: no() });
+    assert!(is_refused(&commands, 3, "not an approver"), "{commands:?}");
     let refused = || InstructionReview::Refused { reason: "not allowed".into() };
     long(&mut run, Event::InstructionReviewed { ticket: 6, review: refused() });
     let commands = long(&mut run, Event::InstructionReviewed { ticket: 7, review: refused() });
@@ -109,6 +137,8 @@ fn a_snapshot_with_everything_that_can_wait_goes_on_in_a_new_execution() {
     let mut next = continued(&run);
     let commands = next.resume(NOW);
     let id = asked.id;
+    let (first, arrived) = (decision(&id, Verdict::Approve), arrival("approve", 4));
+    let subject = Subject::Decision { ticket: 4, decision: first, arrival: arrived };
     let expected = [
         starts(Timer::Deadline(id.clone()), DEADLINE_MS),
         starts(Timer::Reminder(id.clone()), NOW.now_ms + 10_000),
@@ -116,8 +146,13 @@ fn a_snapshot_with_everything_that_can_wait_goes_on_in_a_new_execution() {
         starts(Timer::Question(question.id.clone()), DEADLINE_MS),
         Command::Notify { notice: "r1.asked".parse().unwrap() },
         Command::Notify { notice: "q2.asked".parse().unwrap() },
+        Command::ReviewApproval { call: call(0), subject },
     ];
     assert_eq!(commands, expected);
+    for ticket in [4, 5] {
+        let commands = apply(&mut next, Event::ApprovalReviewed { call: call(0), review: no() });
+        assert!(is_refused(&commands, ticket, "not an approver"), "{commands:?}");
+    }
     assert!(next.is_paused() && next.waiting_questions().count() == 1 && next.waiting_requests().count() == 1);
     assert!(!begins(&decide(&mut next, 8, &id, call(0), Review::Rejected { result: content(9) })));
     let late = apply(&mut next, decided(9, &id, Verdict::Approve));

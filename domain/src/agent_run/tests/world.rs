@@ -90,8 +90,10 @@ pub(super) struct World {
     replies_owed: BTreeSet<Ticket>,
     /// What each message was told.
     pub(super) answers: BTreeMap<Ticket, Answer>,
-    /// Decisions that were not answered yet, and the calls they are about.
+    /// Decisions that came before the deadline of their call and were not answered yet.
     undecided: BTreeMap<Ticket, ToolCallId>,
+    /// Calls whose time is over.
+    overdue: BTreeSet<ToolCallId>,
     /// A pause counts, and no resume behind it.
     paused: bool,
     /// Instructions that count, in the order in which they were taken, and how many the model was given.
@@ -135,6 +137,7 @@ impl World {
             replies_owed: BTreeSet::new(),
             answers: BTreeMap::new(),
             undecided: BTreeMap::new(),
+            overdue: BTreeSet::new(),
             paused: false,
             steered: vec![],
             delivered: 0,

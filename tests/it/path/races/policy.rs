@@ -109,7 +109,6 @@ async fn an_approval_races_with_a_change_of_policy() {
         apply(&arena, &loose).await;
     }
     let won = paid.len() as u64;
-    eprintln!("policy: {won} of {ROUNDS}");
     arena.check_payments(paid).await;
     assert!((WON_MIN..=ROUNDS - WON_MIN).contains(&won), "{won} of {ROUNDS} rounds");
 }

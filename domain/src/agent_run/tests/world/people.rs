@@ -23,6 +23,9 @@ impl World {
         self.now = self.now.max(at_ms);
         self.seen.insert(format!("Timer::{}", timer_name(&timer)));
         self.fired.insert(timer.clone());
+        if let Timer::Deadline(id) = &timer {
+            self.overdue.extend(self.call_of(id));
+        }
         self.feed(&Event::TimerFired { timer }, long);
     }
 
@@ -82,6 +85,12 @@ impl World {
         picked.map_or_else(|| QuestionId::parse("q9-abcdef").unwrap(), |question| question.id.clone())
     }
 
+    /// The call that a request is about.
+    fn call_of(&self, id: &RequestId) -> Option<ToolCallId> {
+        let names = |stored: &Stored| stored.requests.iter().any(|one| one.id == *id);
+        self.calls.iter().find(|(_, stored)| names(stored)).map(|(call, _)| *call)
+    }
+
     /// A person decides about a request of this run, whether it waits or not, or about one of no run.
     pub(super) fn decide(&mut self, choices: &mut Choices, long: bool) {
         let known: Vec<_> = self.calls.values().flat_map(|stored| &stored.requests).collect();
@@ -100,9 +109,8 @@ impl World {
         long: bool,
     ) -> Ticket {
         let ticket = self.owe();
-        let names = |stored: &Stored| stored.requests.iter().any(|one| one.id == *id);
-        if let Some((call, _)) = self.calls.iter().find(|(_, stored)| names(stored)) {
-            self.undecided.insert(ticket, *call);
+        if let Some(call) = self.call_of(id).filter(|call| !self.overdue.contains(call)) {
+            self.undecided.insert(ticket, call);
         }
         let mut event = decided(ticket, id, verdict);
         if let Event::DecisionReceived { decision, .. } = &mut event {

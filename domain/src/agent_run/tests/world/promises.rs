@@ -102,7 +102,7 @@ impl World {
             }
             Subject::Expiry { .. } | Subject::Escalation { .. } => {
                 let before = self.undecided.values().any(|of| *of == call);
-                assert!(!before, "what people decided before is reviewed first");
+                assert!(!before, "what people decided in time is reviewed first");
             }
         }
     }
