@@ -1,6 +1,6 @@
 //! Who asks: what the server says of the activity task, never what its input says.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use mandate_domain::Origin;
 use temporalio_sdk::activities::ActivityContext;
@@ -62,6 +62,12 @@ impl Caller {
     /// still decide is told by one clock, whichever machine asks.
     pub(crate) fn now_ms(&self) -> u64 {
         self.started_ms
+    }
+
+    /// Waits for a moment, by the Temporal server's clock: fails so that the activity is tried again then.
+    pub(crate) fn not_before(&self, at_ms: u64, what: &impl ToString) -> Result<(), ActivityFailure> {
+        let wait = Duration::from_millis(at_ms.saturating_sub(self.started_ms));
+        if wait.is_zero() { Ok(()) } else { Err(ActivityFailure::TooEarly { what: what.to_string(), wait }) }
     }
 
     pub(crate) fn context(&self) -> &ActivityContext {

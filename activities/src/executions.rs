@@ -7,6 +7,7 @@
 use std::{collections::BTreeSet, fmt};
 
 use futures::future::BoxFuture;
+use mandate_domain::Digest;
 use temporalio_client::{
     Client, NamespacedClient,
     grpc::WorkflowService,
@@ -20,7 +21,7 @@ use temporalio_common::protos::temporal::api::{
 
 mod search;
 
-use search::{Search, millis, principal};
+use search::{Search, evidence_in, millis, principal};
 
 /// Events that one request for messages asks for.
 const PAGE_EVENTS: i32 = 250;
@@ -36,6 +37,8 @@ pub struct StartedExecution {
     pub task_queue: String,
     /// Run id of the first execution of its chain.
     pub first_run_id: String,
+    /// Run id of the execution that it continues; none for the first.
+    pub continued_run_id: Option<String>,
     /// The data of its start inputs.
     pub input: Vec<Vec<u8>>,
     /// When it was started, by the server's clock: milliseconds since 1970-01-01 UTC.
@@ -51,6 +54,7 @@ impl fmt::Debug for StartedExecution {
             .field("workflow_type", &self.workflow_type)
             .field("task_queue", &self.task_queue)
             .field("first_run_id", &self.first_run_id)
+            .field("continued_run_id", &self.continued_run_id)
             .field("input_bytes", &self.input.iter().map(Vec::len).sum::<usize>())
             .field("started_ms", &self.started_ms)
             .field("principal", &self.principal)
@@ -68,6 +72,7 @@ impl StartedExecution {
             carries_principal: true,
             payload: self.input.first().cloned().unwrap_or_default(),
             worker_principals: BTreeSet::new(),
+            earlier: BTreeSet::new(),
         }
     }
 }
@@ -110,14 +115,8 @@ pub struct MessageEvent {
     pub payload: Vec<u8>,
     /// Names of the principals that polled as workers before it.
     pub worker_principals: BTreeSet<String>,
-}
-
-impl MessageEvent {
-    /// An update, which was accepted at this time. Its events do not say who sent it.
-    #[must_use]
-    pub fn of_update(time_ms: u64, payload: Vec<u8>) -> Self {
-        Self { time_ms, principal: None, carries_principal: false, payload, worker_principals: BTreeSet::new() }
-    }
+    /// What the messages before it in this execution had as evidence, by [`mandate_domain::Evidence::once`].
+    pub earlier: BTreeSet<Digest>,
 }
 
 impl fmt::Debug for MessageEvent {
@@ -129,6 +128,7 @@ impl fmt::Debug for MessageEvent {
             .field("carries_principal", &self.carries_principal)
             .field("payload_bytes", &self.payload.len())
             .field("worker_principals", &self.worker_principals)
+            .field("earlier", &self.earlier.len())
             .finish()
     }
 }
@@ -161,7 +161,8 @@ pub trait Executions: Send + Sync {
         run_id: &'a str,
     ) -> BoxFuture<'a, Result<Option<StartedExecution>, LookUpError>>;
 
-    /// The `ordinal`-th signal of this name in the execution, the first being 1; none if there are not so many.
+    /// The `ordinal`-th message of this name in the execution, the first being 1; none if there are not so many. The names
+    /// of [`mandate_workflows::contract::UPDATES`] are those of updates, as they were accepted; all others are those of signals.
     fn message<'a>(
         &'a self,
         workflow_id: &'a str,
@@ -169,6 +170,14 @@ pub trait Executions: Send + Sync {
         name: &'a str,
         ordinal: u32,
     ) -> BoxFuture<'a, Result<Option<MessageEvent>, LookUpError>>;
+
+    /// What all messages of an execution had as evidence, by [`mandate_domain::Evidence::once`]; none if the server knows
+    /// no such execution any more.
+    fn evidence<'a>(
+        &'a self,
+        workflow_id: &'a str,
+        run_id: &'a str,
+    ) -> BoxFuture<'a, Result<Option<BTreeSet<Digest>>, LookUpError>>;
 }
 
 /// The Temporal server that the worker is connected to.
@@ -221,23 +230,22 @@ impl ServerExecutions {
         event.and_then(read).map(Some).ok_or_else(not_started)
     }
 
-    async fn nth_signal(
+    /// Goes through a history, event by event, until `found` has what it looks for, or to its end; whether the server knows
+    /// the execution.
+    async fn go_through(
         &self,
         workflow_id: &str,
         run_id: &str,
-        mut search: Search<'_>,
-    ) -> Result<Option<MessageEvent>, LookUpError> {
+        mut found: impl FnMut(HistoryEvent) -> bool,
+    ) -> Result<bool, LookUpError> {
         let mut token = Vec::new();
         for _ in 0..PAGES_MAX {
             let page = Page { workflow_id, run_id, size: PAGE_EVENTS, token };
-            let Some(response) = self.page(page).await? else { return Ok(None) };
+            let Some(response) = self.page(page).await? else { return Ok(false) };
             let events = response.history.map(|history| history.events).unwrap_or_default();
-            if let Some(found) = events.into_iter().find_map(|event| search.look_at(event)) {
-                return Ok(Some(found));
-            }
             token = response.next_page_token;
-            if token.is_empty() {
-                return Ok(None);
+            if events.into_iter().any(&mut found) || token.is_empty() {
+                return Ok(true);
             }
         }
         let reason = format!("it has more than {PAGES_MAX} pages");
@@ -248,12 +256,19 @@ impl ServerExecutions {
 fn read(event: HistoryEvent) -> Option<StartedExecution> {
     let (started_ms, principal) = (millis(&event), principal(&event));
     let Some(Attributes::WorkflowExecutionStartedEventAttributes(started)) = event.attributes else { return None };
-    let WorkflowExecutionStartedEventAttributes { workflow_type, task_queue, input, first_execution_run_id, .. } =
-        started;
+    let WorkflowExecutionStartedEventAttributes {
+        workflow_type,
+        task_queue,
+        input,
+        first_execution_run_id,
+        continued_execution_run_id,
+        ..
+    } = started;
     Some(StartedExecution {
         workflow_type: workflow_type.map(|kind| kind.name).unwrap_or_default(),
         task_queue: task_queue.map(|queue| queue.name).unwrap_or_default(),
         first_run_id: first_execution_run_id,
+        continued_run_id: Some(continued_execution_run_id).filter(|id| !id.is_empty()),
         input: input.map(|input| input.payloads.into_iter().map(|one| one.data).collect()).unwrap_or_default(),
         started_ms,
         principal,
@@ -276,6 +291,29 @@ impl Executions for ServerExecutions {
         name: &'a str,
         ordinal: u32,
     ) -> BoxFuture<'a, Result<Option<MessageEvent>, LookUpError>> {
-        Box::pin(self.nth_signal(workflow_id, run_id, Search::new(name, ordinal)))
+        Box::pin(async move {
+            let (mut search, mut message) = (Search::new(name, ordinal), None);
+            let found = |event| {
+                message = search.look_at(event);
+                message.is_some()
+            };
+            self.go_through(workflow_id, run_id, found).await?;
+            Ok(message)
+        })
+    }
+
+    fn evidence<'a>(
+        &'a self,
+        workflow_id: &'a str,
+        run_id: &'a str,
+    ) -> BoxFuture<'a, Result<Option<BTreeSet<Digest>>, LookUpError>> {
+        Box::pin(async move {
+            let mut all = BTreeSet::new();
+            let read_on = |event: HistoryEvent| {
+                all.extend(search::message_of(event).and_then(|message| evidence_in(&message.payload)));
+                false
+            };
+            Ok(self.go_through(workflow_id, run_id, read_on).await?.then_some(all))
+        })
     }
 }

@@ -45,6 +45,9 @@ pub(crate) enum ActivityFailure {
     /// The check tool says "not yet", and it may still happen.
     #[error("`{effect}` has not happened so far; asking again when it has surely settled")]
     NotSettled { effect: EffectId, wait: Duration },
+    /// That a time is over is a claim of the input. The workflow's timer may be ahead of the store's time by a little.
+    #[error("the time of `{what}` is not over; trying again when it is")]
+    TooEarly { what: String, wait: Duration },
     #[error("activity `{activity}` was scheduled without a workflow execution; only an agent run may ask for effects")]
     NoWorkflow { activity: String },
     /// Recorded before it is returned.
@@ -92,6 +95,7 @@ impl ActivityFailure {
             Self::Webhook(error) => webhook_verdict(error),
             Self::Claimed { wait, .. } => ("Claimed", Verdict::Again(Some(*wait))),
             Self::NotSettled { wait, .. } => ("NotSettled", Verdict::Again(Some(*wait))),
+            Self::TooEarly { wait, .. } => ("TooEarly", Verdict::Again(Some(*wait))),
             Self::NoWorkflow { .. } => ("NoWorkflow", Verdict::Never),
             Self::Intrusion { .. } => ("Refused", Verdict::Never),
             Self::InvalidInput { .. } => ("InvalidInput", Verdict::Never),

@@ -102,7 +102,10 @@ guards! {
         "answer_without_a_proof", "pause_without_a_proof", "resolution_without_a_proof"
     ],
     /// A signature or a token is good once.
-    ProofOnce = "proof-once": ["token_used_again_to_approve", "token_used_again_to_reject", "pause_sent_again", "start_sent_again"],
+    ProofOnce = "proof-once": [
+        "token_used_again_to_approve", "token_used_again_to_reject", "token_of_a_decision_that_was_not_read",
+        "pause_sent_again", "pause_that_came_too_late_sent_again", "start_sent_again"
+    ],
     /// Claims hold neither a quorum nor four eyes.
     ProofNeeded = "proof-needed": ["quorum_by_claims"],
     /// In a production folder whoever starts a run is proved, and whom it acts for.
@@ -120,7 +123,9 @@ guards! {
     /// Only members of the gate's groups decide.
     ApproverGroup = "approver-group": ["approval_by_an_outsider"],
     /// Nobody decides about what they asked for.
-    FourEyes = "four-eyes": ["approval_by_the_requester", "approval_by_the_starter", "approval_by_the_editor"],
+    FourEyes = "four-eyes": [
+        "approval_by_the_requester", "approval_by_the_starter", "approval_by_the_editor", "approval_by_a_starter_unproved"
+    ],
     /// One person, one vote.
     OneVote = "one-vote": ["second_vote_of_one_person"],
     /// A request that was decided stays so.
@@ -172,7 +177,7 @@ pub(crate) fn enforced(outcome: &PolicyOutcome) -> &PolicyOutcome {
 pub(crate) fn refuses(broken: &RefuseDecision) -> bool {
     on(match broken {
         RefuseDecision::NotAnApprover { .. } => Guard::ApproverGroup,
-        RefuseDecision::FourEyes { .. } => Guard::FourEyes,
+        RefuseDecision::FourEyes { .. } | RefuseDecision::UnprovedParty { .. } => Guard::FourEyes,
         RefuseDecision::SecondVote { .. } => Guard::OneVote,
         RefuseDecision::Unproved { .. } => Guard::ProofNeeded,
     })

@@ -11,9 +11,7 @@
 use std::fmt;
 
 use mandate_domain::{
-    Digest, Evidence, PersonId, Proof, PublicKey, Statement,
-    canonical::{self, CanonicalError},
-    proof::Signature,
+    Digest, Evidence, PersonId, Proof, PublicKey, Statement, canonical::CanonicalError, proof::Signature,
 };
 
 use crate::executions::{MessageEvent, Principal};
@@ -146,8 +144,7 @@ impl Identities {
             by: by.clone(),
             proof: Proof::Key,
             evidence: Some(format!("key {} signature {signature}", key.fingerprint())),
-            // Verification is strict, so nobody can make other bytes of these that verify as well.
-            once: Some(canonical::sha256(signature.as_bytes())),
+            once: asked.evidence.once(),
         })
     }
 
@@ -159,6 +156,7 @@ impl Identities {
         };
         let now_ms = asked.event.map_or_else(this_machine_ms, |event| event.time_ms);
         let proved = tokens.verify(token, asked.statement.nonce(), now_ms / 1000).await?;
+        let proved = proved.map(|proved| Proved { once: asked.evidence.once(), ..proved });
         Ok(proved.and_then(|proved| not_somebody_else(asked, proved, "the token")))
     }
 

@@ -135,6 +135,9 @@ pub struct OpenedRun {
     /// Who started it, if it was somebody else than the person it acts for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub starter: Option<PersonId>,
+    /// How that somebody else was proved.
+    #[serde(default = "claimed", skip_serializing_if = "is_claimed")]
+    pub starter_proof: Proof,
     /// How the person it acts for was proved.
     #[serde(default = "claimed", skip_serializing_if = "is_claimed")]
     pub proof: Proof,

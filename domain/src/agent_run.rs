@@ -19,8 +19,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AgentName, AgentResult, ChainHead, EndReason, GroupName, OpenedRun, PerformedCall, PersonId, RunLimits, RunState,
-    Usage, audit::Proof, model::Content,
+    AgentName, ChainHead, EndReason, GroupName, OpenedRun, PerformedCall, PersonId, RunState, Usage, model::Content,
 };
 
 pub mod command;
@@ -30,6 +29,7 @@ mod approvals;
 mod call;
 mod ending;
 mod instructions;
+mod known;
 mod notices;
 mod questions;
 mod waiting;
@@ -179,7 +179,7 @@ impl AgentRun {
     pub fn apply(&mut self, event: Event, moment: Moment) -> Result<Vec<Command>, UnexpectedEvent> {
         let mut commands = Vec::new();
         match event {
-            Event::Opened(opened) => self.opened(*opened, &mut commands)?,
+            Event::Opened(opened) => self.opened(*opened)?,
             Event::OpenFailed(failure) => self.open_failed(&failure, &mut commands)?,
             Event::ModelReplied(reply) => self.model_replied(reply, &mut commands)?,
             Event::ModelRefused { by_policy, reason } => self.model_refused(by_policy, reason, &mut commands)?,
@@ -212,22 +212,21 @@ impl AgentRun {
         Ok(commands)
     }
 
-    fn opened(&mut self, opened: OpenedRun, commands: &mut Vec<Command>) -> Result<(), UnexpectedEvent> {
+    fn opened(&mut self, opened: OpenedRun) -> Result<(), UnexpectedEvent> {
         self.expect(&[Phase::Opening, Phase::Stopping], self.opened.is_none(), "Opened")?;
         self.opened = Some(opened);
         self.opening_ended();
-        self.pump_instructions(commands);
         Ok(())
     }
 
     /// Does what follows from the state alone: the next turn, closing, continuing as new, showing a change.
     fn advance(&mut self, moment: Moment, commands: &mut Vec<Command>) {
         if !self.puts_reviews_off(moment) {
-            self.approvals.pump(commands);
+            self.pump(commands);
         }
         match self.phase {
             Phase::Acting | Phase::Resting
-                if self.calls.iter().all(Call::has_result) && !self.paused && !self.reviewing() =>
+                if self.calls.iter().all(Call::has_result) && !self.paused && !self.anything_said() =>
             {
                 self.next_turn(moment, commands);
             }
@@ -250,15 +249,21 @@ impl AgentRun {
 
     /// Whether reviews wait for the next execution: only people and reviews keep the run from it.
     fn puts_reviews_off(&self, moment: Moment) -> bool {
-        let parked = self.calls.iter().any(|call| !call.has_result()) && !self.calls.iter().any(Call::under_way);
-        moment.history_is_long && matches!(self.phase, Phase::Acting | Phase::Resting) && parked
+        let parked = matches!(self.phase, Phase::Acting | Phase::Resting) && !self.calls.iter().any(Call::under_way);
+        moment.history_is_long && parked
+    }
+
+    /// Starts what is to be reviewed next.
+    fn pump(&mut self, commands: &mut Vec<Command>) {
+        self.approvals.pump(commands);
+        self.pump_instructions(commands);
     }
 
     /// The next execution does not come yet, as there is too much to carry: what was put off for it is done here.
     #[must_use]
     pub fn stay(&mut self) -> Vec<Command> {
         let mut commands = Vec::new();
-        self.approvals.pump(&mut commands);
+        self.pump(&mut commands);
         commands
     }
 
@@ -327,7 +332,12 @@ impl AgentRun {
 
     /// Whether anything that people said is being reviewed.
     fn reviewing(&self) -> bool {
-        self.approvals.reviewing() || self.instructions.reviewing()
+        self.approvals.reviewing() || self.instructions.under_way()
+    }
+
+    /// Whether anything that people said is being reviewed, or waits for that.
+    fn anything_said(&self) -> bool {
+        self.approvals.any_open() || self.instructions.reviewing()
     }
 
     /// Counts a message that could not be read or named nothing pending.
@@ -357,144 +367,11 @@ impl AgentRun {
         self.next_ticket = self.next_ticket.saturating_add(1);
         ticket
     }
-
-    /// The state that a Temporal user sees.
-    #[must_use]
-    pub fn state(&self) -> RunState {
-        match self.phase {
-            Phase::Thinking | Phase::Acting | Phase::Resting if self.paused => RunState::Paused,
-            Phase::Opening | Phase::Thinking | Phase::Resting | Phase::Stopping => RunState::Running,
-            Phase::Closing | Phase::Finished => self.terminal_state(),
-            Phase::Acting => call::state_of(&self.calls),
-        }
-    }
 }
 
-/// What others may know of a run.
-impl AgentRun {
-    /// The agent.
-    #[must_use]
-    pub fn agent(&self) -> &AgentName {
-        &self.agent
-    }
-
-    /// The person it acts for.
-    #[must_use]
-    pub fn on_behalf_of(&self) -> &PersonId {
-        &self.on_behalf_of
-    }
-
-    /// How that person was proved, once the run is open.
-    #[must_use]
-    pub fn proof(&self) -> Proof {
-        self.opened.as_ref().map_or(Proof::Claimed, |opened| opened.proof)
-    }
-
-    /// The ways of proof that count for decisions and instructions.
-    #[must_use]
-    pub fn accepts(&self) -> Vec<Proof> {
-        self.opened.as_ref().map_or_else(|| vec![Proof::Claimed], |opened| opened.accepts.clone())
-    }
-
-    /// Whether a person paused it.
-    #[must_use]
-    pub fn is_paused(&self) -> bool {
-        self.paused
-    }
-
-    /// Questions that wait for an answer, oldest first.
-    pub fn waiting_questions(&self) -> impl Iterator<Item = &WaitingQuestion> {
-        self.questions.waiting()
-    }
-
-    /// What `open_run` found out, once it has.
-    #[must_use]
-    pub fn opened_run(&self) -> Option<&OpenedRun> {
-        self.opened.as_ref()
-    }
-
-    /// Bounds: the configured ones, or the defaults before the run is opened.
-    #[must_use]
-    pub fn limits(&self) -> RunLimits {
-        self.opened.as_ref().map(|opened| opened.limits).unwrap_or_default()
-    }
-
-    /// Where the audit chain stood when an activity last said so.
-    #[must_use]
-    pub fn audit(&self) -> &ChainHead {
-        &self.audit
-    }
-
-    /// The current turn; 0 before the first.
-    #[must_use]
-    pub fn turn(&self) -> u32 {
-        self.turn
-    }
-
-    /// Tool calls that the model proposed so far.
-    #[must_use]
-    pub fn tool_calls(&self) -> u32 {
-        self.tool_calls
-    }
-
-    /// Tokens so far.
-    #[must_use]
-    pub fn usage(&self) -> Usage {
-        self.usage
-    }
-
-    /// The calls of the current turn.
-    #[must_use]
-    pub fn calls(&self) -> &[Call] {
-        &self.calls
-    }
-
-    /// Requests that wait for people, oldest first.
-    pub fn waiting_requests(&self) -> impl Iterator<Item = &WaitingRequest> {
-        self.approvals.open()
-    }
-
-    /// Groups that are asked now.
-    #[must_use]
-    pub fn approver_groups(&self) -> Vec<GroupName> {
-        self.approvals.approver_groups()
-    }
-
-    /// Messages and reviewed decisions refused so far, and why the last one was: what people are shown.
-    #[must_use]
-    pub fn refusals(&self) -> (u64, Option<&str>) {
-        (self.refused_messages + self.refused_reviews, self.shown_refusal.as_deref())
-    }
-
-    /// Messages refused so far without a review, and why the last one was: what the next activity records.
-    #[must_use]
-    pub fn refused_messages(&self) -> (u64, Option<&str>) {
-        (self.refused_messages, self.last_refusal.as_deref())
-    }
-
-    /// Whether nothing can follow.
-    #[must_use]
-    pub fn is_finished(&self) -> bool {
-        self.phase == Phase::Finished
-    }
-
-    /// The result as far as it is known.
-    #[must_use]
-    pub fn result(&self) -> AgentResult {
-        AgentResult {
-            state: self.terminal_state(),
-            answer: self.answer.clone(),
-            reason: self.stop.as_ref().map(|stop| stop.reason),
-            detail: self.stop.as_ref().and_then(|stop| stop.detail.clone()),
-            turns: self.turn,
-            tool_calls: self.tool_calls,
-            usage: self.usage,
-            unknown_outcomes: call::unknown(&self.calls),
-            performed: if self.stop.is_some() { self.performed.clone() } else { Vec::new() },
-            not_performed: self.abandoned(),
-            audit: self.audit.clone(),
-        }
-    }
+/// How much room something takes in a snapshot, in bytes of JSON. What cannot be written takes all there is.
+fn json_bytes(value: &impl Serialize) -> usize {
+    serde_json::to_vec(value).map_or(usize::MAX, |json| json.len())
 }
 
 #[cfg(test)]

@@ -240,6 +240,12 @@ pub enum RefuseDecision {
         /// Their part in the run.
         role: &'static str,
     },
+    /// Whoever said who they are could be anybody, also the person who decides.
+    #[error("it is not proved who {role} is, so nobody can be told apart from them (four eyes)")]
+    UnprovedParty {
+        /// Their part in the run.
+        role: &'static str,
+    },
     /// One person, one vote.
     #[error("`{by}` has approved this request already")]
     SecondVote {
@@ -267,6 +273,8 @@ pub struct Parties {
     pub starter: PersonId,
     /// Whoever changed the arguments that are decided about.
     pub editor: Option<PersonId>,
+    /// Those of them that nothing but their own word names.
+    pub unproved: Vec<Party>,
 }
 
 impl Parties {
@@ -328,6 +336,8 @@ pub fn admit_decision(
         let (person, role) = parties.person(*party);
         if person == Some(by) {
             broken.push(RefuseDecision::FourEyes { by: by.clone(), role });
+        } else if decider.verdict == Verdict::Approve && parties.unproved.contains(party) {
+            broken.push(RefuseDecision::UnprovedParty { role });
         }
     }
     // Whoever approved may still reject: one rejection ends it.
@@ -365,102 +375,4 @@ impl Resolution {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn person(text: &str) -> PersonId {
-        PersonId::parse(text).unwrap()
-    }
-
-    fn group(text: &str) -> GroupName {
-        GroupName::parse(text).unwrap()
-    }
-
-    fn gate() -> Gate {
-        Gate {
-            id: PolicyId::parse("refund.large").unwrap(),
-            approvers: vec![group("finance-leads")],
-            quorum: 2,
-            four_eyes: Party::ALL.to_vec(),
-            expires_secs: 60,
-            reason: "large".into(),
-            remind_secs: None,
-            escalation: Some(Escalation { after_secs: 30, to: vec![group("board")] }),
-            on_expiry: OnExpiry::Deny,
-        }
-    }
-
-    fn check_at(gate: &Gate, proof: Proof, by: &str, groups: &[&str], approved_by: &[&str]) -> Vec<String> {
-        check_verdict(gate, Verdict::Approve, proof, by, groups, approved_by)
-    }
-
-    fn check_verdict(
-        gate: &Gate,
-        verdict: Verdict,
-        proof: Proof,
-        by: &str,
-        groups: &[&str],
-        approved_by: &[&str],
-    ) -> Vec<String> {
-        let parties = Parties {
-            requester: person("ana"),
-            agent_owner: person("owner"),
-            starter: person("starter"),
-            editor: Some(person("editor")),
-        };
-        let groups: Vec<_> = groups.iter().map(|name| group(name)).collect();
-        let approved: Vec<_> = approved_by.iter().map(|p| person(p)).collect();
-        let by = person(by);
-        let decider = Decider { by: &by, proof, member_of: &groups, verdict };
-        let admitted = admit_decision(gate, false, decider, &parties, &approved);
-        admitted.err().unwrap_or_default().iter().map(ToString::to_string).collect()
-    }
-
-    fn check(by: &str, groups: &[&str], approved_by: &[&str]) -> Vec<String> {
-        check_at(&gate(), Proof::Key, by, groups, approved_by)
-    }
-
-    #[test]
-    fn a_member_decides_once_and_the_parties_never() {
-        assert_eq!(check("bo", &["finance-leads"], &[]), Vec::<String>::new());
-        assert_eq!(check("bo", &["finance-leads"], &["eve"]), Vec::<String>::new());
-        assert_eq!(check("bo", &["finance-leads"], &["bo"]), ["`bo` has approved this request already"]);
-        let rejects = check_verdict(&gate(), Verdict::Reject, Proof::Key, "bo", &["finance-leads"], &["bo"]);
-        assert_eq!(rejects, Vec::<String>::new(), "whoever approved may think better of it");
-        assert_eq!(check("bo", &["sales"], &[]), ["`bo` is in none of the approver groups (finance-leads)"]);
-        let parties = [
-            ("ana", "the person the run acts for"),
-            ("owner", "the owner of the agent"),
-            ("starter", "the person who started the run"),
-            ("editor", "the person who changed the arguments"),
-        ];
-        for (by, role) in parties {
-            let expected = format!("`{by}` is {role} and may not decide this request (four eyes)");
-            assert_eq!(check(by, &["finance-leads"], &[]), [expected]);
-        }
-    }
-
-    #[test]
-    fn claims_hold_neither_a_quorum_nor_four_eyes() {
-        let claimed = |gate: &Gate| check_at(gate, Proof::Claimed, "bo", &["finance-leads"], &[]);
-        assert!(claimed(&gate())[0].contains("more than one approver"));
-        let four_eyes = Gate { quorum: 1, ..gate() };
-        assert!(claimed(&four_eyes)[0].contains("four eyes"));
-        assert_eq!(claimed(&Gate { four_eyes: vec![], ..four_eyes }), Vec::<String>::new());
-    }
-
-    #[test]
-    fn further_groups_decide_from_the_escalation_on() {
-        assert_eq!(gate().deciders(false), [group("finance-leads")]);
-        assert_eq!(gate().deciders(true), [group("finance-leads"), group("board")]);
-    }
-
-    #[test]
-    fn a_gate_of_an_older_record_is_read() {
-        let older =
-            r#"{"id":"g","approvers":["a"],"quorum":1,"four_eyes":["requester"],"expires_secs":60,"reason":"r"}"#;
-        let gate: Gate = serde_json::from_str(older).unwrap();
-        assert_eq!((gate.remind_secs, gate.on_expiry), (None, OnExpiry::Deny));
-        assert_eq!(serde_json::to_string(&gate).unwrap(), older);
-    }
-}
+mod tests;

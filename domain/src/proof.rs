@@ -57,6 +57,19 @@ impl Evidence {
         Self::default()
     }
 
+    /// What is used up when it counts: the same for whatever proves the same. Of a token that is the signed part alone,
+    /// since an ECDSA signature has a twin that anybody can compute; of a signature its bytes, since Ed25519 is verified
+    /// strictly and has none. Nothing for evidence that cannot be read.
+    #[must_use]
+    pub fn once(&self) -> Option<Digest> {
+        if let Some(signature) = &self.signature {
+            return signature.parse().ok().map(|signature: Signature| canonical::sha256(signature.as_bytes()));
+        }
+        let token = self.token.as_ref()?;
+        let signed = token.rsplit_once('.').map_or(token.as_str(), |(signed, _)| signed);
+        Some(canonical::sha256(signed.as_bytes()))
+    }
+
     /// Whether there is nothing in it.
     #[must_use]
     pub fn is_none(&self) -> bool {

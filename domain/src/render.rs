@@ -31,12 +31,16 @@ pub fn escape(text: &str) -> String {
     shown
 }
 
-/// Whether a character shows as what it is. Unicode TR 36 names the others: they reorder or hide what is beside them.
+/// Whether a character shows as what it is. Unicode TR 36 names the others: they reorder or hide what is beside them, or
+/// look like nothing at all (Unicode's `Default_Ignorable_Code_Point`, and the braille blank).
 fn is_harmless(c: char) -> bool {
     c == '\n'
         || !(c.is_control()
-            || matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-                | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}'))
+            || matches!(c, '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}'
+                | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}' | '\u{2800}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}'
+                | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}'
+                | '\u{e0000}'..='\u{e0fff}'))
 }
 
 /// Foreign text on one line.
@@ -112,15 +116,34 @@ impl Shown {
     }
 
     /// A signal by the Temporal CLI where that is enough, else the command of `mandate` with what it needs.
-    fn command(self, workflow_id: &str, signal: &str, fields: &str, mandate: &str) -> String {
+    fn command(self, workflow_id: &str, signal: &str, fields: &str, mandate: &Typed) -> String {
         match self {
             Self::Says => signal_command(workflow_id, signal, &format!(r#"{{{fields},"by":"YOUR-ID"}}"#)),
             Self::Known => signal_command(workflow_id, signal, &format!("{{{fields}}}")),
-            Self::Proves(how) => {
-                let (verb, rest) = mandate.split_once(' ').unwrap_or((mandate, ""));
-                format!("mandate {verb} {} {rest} {how}", shell_quote(workflow_id))
-            }
+            Self::Proves(how) => mandate.about(workflow_id, how),
         }
+    }
+}
+
+/// A command of `mandate` about a run, without the run.
+struct Typed {
+    verb: &'static str,
+    /// What stands behind the workflow id.
+    words: String,
+    options: String,
+}
+
+impl Typed {
+    fn about(&self, workflow_id: &str, how: &str) -> String {
+        let Self { verb, words, options } = self;
+        let id = shell_quote(workflow_id);
+        // An id that looks like an option is none behind `--`.
+        let parts = if workflow_id.starts_with('-') {
+            ["mandate", verb, options, how, "--", &id, words]
+        } else {
+            ["mandate", verb, &id, words, options, how, ""]
+        };
+        parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ")
     }
 }
 
@@ -128,7 +151,8 @@ impl Shown {
 #[must_use]
 pub fn decide_commands(workflow_id: &str, request_id: &str, accepts: &[Proof]) -> [String; 2] {
     ["approve", "reject"].map(|verb| {
-        let (fields, mandate) = (format!(r#""request_id":"{request_id}""#), format!("{verb} --request {request_id}"));
+        let mandate = Typed { verb, words: String::new(), options: format!("--request {request_id}") };
+        let fields = format!(r#""request_id":"{request_id}""#);
         Shown::of(accepts).command(workflow_id, verb, &fields, &mandate)
     })
 }
@@ -137,7 +161,8 @@ pub fn decide_commands(workflow_id: &str, request_id: &str, accepts: &[Proof]) -
 #[must_use]
 pub fn answer_command(workflow_id: &str, question_id: &str, accepts: &[Proof]) -> String {
     let fields = format!(r#""question_id":"{question_id}","text":"YOUR ANSWER""#);
-    let mandate = format!("answer 'YOUR ANSWER' --question {question_id}");
+    let (words, options) = ("'YOUR ANSWER'".to_owned(), format!("--question {question_id}"));
+    let mandate = Typed { verb: "answer", words, options };
     Shown::of(accepts).command(workflow_id, "answer", &fields, &mandate)
 }
 
@@ -145,7 +170,8 @@ pub fn answer_command(workflow_id: &str, question_id: &str, accepts: &[Proof]) -
 #[must_use]
 pub fn resolve_command(workflow_id: &str, call: ToolCallId, accepts: &[Proof]) -> String {
     let fields = format!(r#""call":"{call}","resolution":"happened""#);
-    Shown::of(accepts).command(workflow_id, "resolve", &fields, &format!("resolve {call} happened"))
+    let mandate = Typed { verb: "resolve", words: format!("{call} happened"), options: String::new() };
+    Shown::of(accepts).command(workflow_id, "resolve", &fields, &mandate)
 }
 
 fn signal_command(workflow_id: &str, signal: &str, input: &str) -> String {
@@ -313,6 +339,7 @@ mod tests {
     #[test]
     fn control_and_bidi_characters_become_visible() {
         assert_eq!(escape("a\u{1b}[2J\u{202e}b\r"), "a\\u{1b}[2J\\u{202e}b\\u{d}");
+        assert_eq!(escape("1\u{3164}0\u{fe0f}0\u{2800}"), "1\\u{3164}0\\u{fe0f}0\\u{2800}");
         assert_eq!(escape("äöü €"), "äöü €");
         assert_eq!(escape(&"x".repeat(5000)).chars().count(), SHOWN_CHARS_MAX + 1);
     }
@@ -334,6 +361,9 @@ mod tests {
         assert_eq!(shown(&[Proof::Key]), signed);
         assert!(shown(&[Proof::Jwt]).ends_with("--token file:YOUR-TOKEN-FILE"));
         let answer = answer_command("w", "q1-7f3a9c", &[Proof::Key]);
+        let dashed = answer_command("--yes", "q1-7f3a9c", &[Proof::Jwt]);
+        let behind = "mandate answer --question q1-7f3a9c --token file:YOUR-TOKEN-FILE -- --yes 'YOUR ANSWER'";
+        assert_eq!(dashed, behind, "an id that looks like an option");
         assert_eq!(answer, "mandate answer w 'YOUR ANSWER' --question q1-7f3a9c --by YOUR-ID --key YOUR-KEY-FILE");
     }
 

@@ -6,7 +6,9 @@
 mod approvals;
 mod close;
 mod decisions;
+mod histories;
 mod lost_answers;
+mod messages;
 mod model;
 mod notices;
 mod outages;

@@ -14,6 +14,7 @@ use temporalio_workflow::{
 };
 
 use crate::{
+    contract::{ANSWER_QUESTION, DECIDE},
     lenient::Lenient,
     snapshot::{PendingRequest, Status, Transcript},
 };
@@ -67,9 +68,9 @@ const INBOX_MAX: usize = 1000;
 )]
 mod handlers {
     use super::{
-        AgentResult, AgentWorkflow, Answer, HandlerError, Instruction, Lenient, Message, PendingRequest, QuestionId,
-        Status, SyncWorkflowContext, Transcript, Verdict, WorkflowContext, WorkflowContextView, WorkflowResult,
-        answer_of, driver, workflow_methods,
+        ANSWER_QUESTION, AgentResult, AgentWorkflow, Answer, DECIDE, HandlerError, Instruction, Lenient, Message,
+        PendingRequest, QuestionId, Status, SyncWorkflowContext, Transcript, Verdict, WorkflowContext,
+        WorkflowContextView, WorkflowResult, answer_of, driver, workflow_methods,
     };
 
     #[workflow_methods]
@@ -136,7 +137,7 @@ mod handlers {
         pub async fn decide(ctx: &mut WorkflowContext<Self>, input: Lenient) -> Result<Answer, HandlerError> {
             let decision = input.decide();
             let update = ctx.state_mut(|state| {
-                let (at, update) = (state.arrived("decide"), state.next_update());
+                let (at, update) = (state.arrived(DECIDE), state.next_update());
                 let message = Message::Decision { decision: decision?, at, update: Some(update) };
                 state.inbox.push_back(message);
                 Ok::<u64, String>(update)
@@ -160,7 +161,7 @@ mod handlers {
         pub async fn answer_question(ctx: &mut WorkflowContext<Self>, input: Lenient) -> Result<Answer, HandlerError> {
             let sent = input.answer();
             let update = ctx.state_mut(|state| {
-                let (at, update) = (state.arrived("answer_question"), state.next_update());
+                let (at, update) = (state.arrived(ANSWER_QUESTION), state.next_update());
                 let message = Message::Instruction { sent: sent?, at, update: Some(update) };
                 state.inbox.push_back(message);
                 Ok::<u64, String>(update)

@@ -14,6 +14,14 @@ use mandate_domain::{
 };
 use serde::{Deserialize, Serialize};
 
+/// The update by which people decide about a request.
+pub const DECIDE: &str = "decide";
+/// The update by which people answer a question.
+pub const ANSWER_QUESTION: &str = "answer_question";
+/// All messages that are updates. Their events do not say who sent them. Whatever else people send is a signal, named by
+/// its verdict or its instruction.
+pub const UPDATES: [&str; 2] = [DECIDE, ANSWER_QUESTION];
+
 /// What every activity but the first is told about its run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunPointer {

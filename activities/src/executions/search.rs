@@ -1,51 +1,93 @@
-//! Finding one signal in a history, event by event, and on the way everybody who worked on the execution before it.
+//! Finding one message in a history, event by event, and on the way everybody who worked on the execution before it, and
+//! what the messages before it brought as evidence.
 
 use std::collections::BTreeSet;
 
+use mandate_domain::{Digest, Evidence};
+use mandate_workflows::contract::UPDATES;
 use temporalio_common::protos::temporal::api::history::v1::{HistoryEvent, history_event::Attributes};
 
 use super::{MessageEvent, Principal};
 
-/// A search for the n-th signal of a name.
+/// A search for the n-th message of a name.
 pub(super) struct Search<'a> {
     name: &'a str,
-    /// How many more signals of the name there have to be.
+    kind: Kind,
+    /// How many more messages of the name there have to be.
     missing: u32,
     workers: BTreeSet<String>,
+    evidence: BTreeSet<Digest>,
+}
+
+/// How a message came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Signal,
+    Update,
+}
+
+/// A message as its event has it.
+pub(super) struct Message {
+    kind: Kind,
+    name: String,
+    /// The data of its first argument.
+    pub(super) payload: Vec<u8>,
 }
 
 impl<'a> Search<'a> {
-    /// For the `ordinal`-th signal of this name, the first being 1. There is no signal 0.
+    /// For the `ordinal`-th message of this name, the first being 1. There is no message 0.
     pub(super) fn new(name: &'a str, ordinal: u32) -> Self {
-        Self { name, missing: ordinal, workers: BTreeSet::new() }
+        // A signal that has the name of an update is nothing to the workflow.
+        let kind = if UPDATES.contains(&name) { Kind::Update } else { Kind::Signal };
+        Self { name, kind, missing: ordinal, workers: BTreeSet::new(), evidence: BTreeSet::new() }
     }
 
-    /// Looks at the next event; gives back the signal once it is the one.
+    /// Looks at the next event; gives back the message once it is the one.
     pub(super) fn look_at(&mut self, event: HistoryEvent) -> Option<MessageEvent> {
         let (time_ms, principal) = (millis(&event), principal(&event));
         if event.attributes.as_ref().is_some_and(polled) {
             self.workers.extend(principal.map(|principal| principal.name));
             return None;
         }
-        let Some(Attributes::WorkflowExecutionSignaledEventAttributes(signaled)) = event.attributes else {
-            return None;
-        };
-        if signaled.signal_name != self.name || self.missing == 0 {
-            return None;
-        }
-        self.missing -= 1;
-        if self.missing > 0 {
+        let message = message_of(event)?;
+        let is_next = message.name == self.name && message.kind == self.kind && self.missing > 0;
+        self.missing = self.missing.saturating_sub(u32::from(is_next));
+        if !is_next || self.missing > 0 {
+            self.evidence.extend(evidence_in(&message.payload));
             return None;
         }
-        let payload = signaled.input.and_then(|input| input.payloads.into_iter().next());
+        let carries_principal = self.kind == Kind::Signal;
         Some(MessageEvent {
             time_ms,
-            principal,
-            carries_principal: true,
-            payload: payload.map(|payload| payload.data).unwrap_or_default(),
+            principal: principal.filter(|_| carries_principal),
+            carries_principal,
+            payload: message.payload,
             worker_principals: std::mem::take(&mut self.workers),
+            earlier: std::mem::take(&mut self.evidence),
         })
     }
+}
+
+/// The message of an event, if it is one: a signal, or an update that was accepted.
+pub(super) fn message_of(event: HistoryEvent) -> Option<Message> {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the server's enum grows, and all else is no message")]
+    let (kind, name, input) = match event.attributes? {
+        Attributes::WorkflowExecutionSignaledEventAttributes(signaled) => {
+            (Kind::Signal, signaled.signal_name, signaled.input)
+        }
+        Attributes::WorkflowExecutionUpdateAcceptedEventAttributes(accepted) => {
+            let input = accepted.accepted_request?.input?;
+            (Kind::Update, input.name, input.args)
+        }
+        _ => return None,
+    };
+    let payload = input.and_then(|input| input.payloads.into_iter().next());
+    Some(Message { kind, name, payload: payload.map(|payload| payload.data).unwrap_or_default() })
+}
+
+/// What a message brought as evidence, whatever else it says and whether or not the workflow could read it.
+pub(super) fn evidence_in(payload: &[u8]) -> Option<Digest> {
+    serde_json::from_slice::<Evidence>(payload).ok()?.once()
 }
 
 /// Whether the event is one that only a poller causes.

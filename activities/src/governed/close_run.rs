@@ -6,7 +6,10 @@ use mandate_workflows::{
     lenient::Lenient,
 };
 
-use super::{Admitted, Governed, failpoint, identify::SentMessage};
+use super::{
+    Admitted, Governed, failpoint,
+    identify::{Said, SentMessage},
+};
 use crate::{
     caller::Caller,
     failure::ActivityFailure,
@@ -64,6 +67,7 @@ impl Governed {
             Self::instruction_statement(run, InstructionKind::Halt, None, None, sender.message_id.as_deref());
         let is_same = |payload: Lenient| payload.halt() == *sender;
         let message = SentMessage {
+            said: Said::Instruction(InstructionKind::Halt),
             claimed_by: sender.by.as_ref(),
             evidence: &sender.evidence,
             statement,

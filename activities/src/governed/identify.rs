@@ -2,12 +2,15 @@
 //! the transaction that counts it.
 
 use mandate_domain::{
-    Digest, Evidence, PersonId, Proof, Statement,
+    Digest, Evidence, PersonId, Proof, Statement, Verdict,
     approval::Arrival,
     canonical::CanonicalError,
     proof::{InstructionKind, InstructionSaid},
 };
-use mandate_workflows::lenient::Lenient;
+use mandate_workflows::{
+    contract::{ANSWER_QUESTION, DECIDE},
+    lenient::Lenient,
+};
 
 use super::{Admitted, Governed};
 use crate::{
@@ -19,14 +22,48 @@ use crate::{
     store::Tx,
 };
 
-/// Names of the messages that are updates. Their events do not say who sent them.
-const UPDATES: [&str; 2] = ["decide", "answer_question"];
+/// How often the keys of the identity provider are asked for, one attempt of the activity after the other, before a token
+/// is refused that they are needed for. What waits behind it would wait as long.
+const PROVIDER_ATTEMPTS_MAX: u32 = 5;
+
+/// Why a proof does not count that was used.
+const USED_BEFORE: &str = "the proof was used before, and it is good once";
 
 /// Who a record names where nobody was.
 const NOBODY: &str = "unnamed";
 
+/// What a message says, by its kind.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Said {
+    Decision(Verdict),
+    Instruction(InstructionKind),
+}
+
+impl Said {
+    /// Whether messages of this name say it. Payloads of several kinds look the same, and where one came in is a claim.
+    fn comes_as(self, name: &str) -> bool {
+        match self {
+            Self::Decision(verdict) => name == verdict.as_str() || name == DECIDE,
+            Self::Instruction(InstructionKind::Answer) => name == "answer" || name == ANSWER_QUESTION,
+            Self::Instruction(kind) => name == kind.as_str(),
+        }
+    }
+
+    /// Whether this evidence counts in the first message alone that carries it, also when that message was refused before
+    /// anybody looked at its proof. Whoever reads it in the history could send it again, later or with other words. A
+    /// signature over a decision is good for that verdict about that request and no other, so it may come again.
+    fn needs_first(self, evidence: &Evidence) -> bool {
+        match self {
+            Self::Decision(_) => evidence.token.is_some(),
+            Self::Instruction(_) => !evidence.is_none(),
+        }
+    }
+}
+
 /// A message that is to be looked into.
 pub(super) struct SentMessage<'a> {
+    /// Its kind.
+    pub(super) said: Said,
     /// Who it says it is from.
     pub(super) claimed_by: Option<&'a PersonId>,
     /// What came beside it.
@@ -49,6 +86,8 @@ pub(super) struct Signed {
     pub(super) evidence: Option<String>,
     /// What may be used once.
     once: Option<Digest>,
+    /// Whether an earlier message carried it.
+    came_before: bool,
     /// Why it does not count, whatever the person may do.
     refused: Option<String>,
 }
@@ -62,12 +101,13 @@ impl Signed {
                 PersonId::parse(NOBODY).map_err(|error| ActivityFailure::Intrusion { reason: error.to_string() })?
             }
         };
-        Ok(Self { by, proof: Proof::Claimed, evidence: None, once: None, refused: Some(reason) })
+        let refused = Some(reason);
+        Ok(Self { by, proof: Proof::Claimed, evidence: None, once: None, came_before: false, refused })
     }
 
     fn proved(proved: Proved) -> Self {
         let Proved { by, proof, evidence, once } = proved;
-        Self { by, proof, evidence, once, refused: None }
+        Self { by, proof, evidence, once, came_before: false, refused: None }
     }
 
     /// Why the message is not proved, if it is not.
@@ -86,8 +126,8 @@ impl Signed {
             return Ok(self.refused.clone());
         }
         let Some(once) = &self.once else { return Ok(None) };
-        let first = tx.use_proof(once, record_key).await?;
-        Ok((!first && on(Guard::ProofOnce)).then(|| "the proof was used before, and it is good once".to_owned()))
+        let first = tx.use_proof(once, record_key).await? && !self.came_before;
+        Ok((!first && on(Guard::ProofOnce)).then(|| USED_BEFORE.to_owned()))
     }
 }
 
@@ -124,14 +164,54 @@ impl Governed {
             Err(error) => return Signed::refused(sent.claimed_by, error.to_string()),
         };
         let asked = Asked { claimed_by: sent.claimed_by, evidence: sent.evidence, statement, event: event.as_ref() };
-        match self.identities.prove(asked).await? {
-            Ok(proved) => Ok(Signed::proved(proved)),
+        let answer = match self.identities.prove(asked).await {
+            Err(unavailable) if caller.origin().attempt >= PROVIDER_ATTEMPTS_MAX => {
+                return Signed::refused(sent.claimed_by, format!("{unavailable}; send this one again later"));
+            }
+            answer => answer?,
+        };
+        match answer {
+            Ok(proved) => {
+                let signed = Signed::proved(proved);
+                let came_before = self.came_before(run, &sent, event.as_ref(), &signed).await?;
+                Ok(Signed { came_before, ..signed })
+            }
             Err(unproved) if on(Guard::Proved) => Signed::refused(sent.claimed_by, unproved.to_string()),
             Err(_) => Ok(Signed { refused: None, ..Signed::refused(sent.claimed_by, String::new())? }),
         }
     }
 
-    /// The event of a message, where something in it is needed: who sent it, or when it was accepted.
+    /// Whether an earlier message of this run carried the same evidence, where that matters. Of earlier executions the
+    /// server tells what it still has.
+    async fn came_before(
+        &self,
+        run: &Admitted,
+        sent: &SentMessage<'_>,
+        event: Option<&MessageEvent>,
+        signed: &Signed,
+    ) -> Result<bool, ActivityFailure> {
+        let (Some(once), Some(event), Some(arrival)) = (&signed.once, event, sent.arrival) else { return Ok(false) };
+        if !sent.said.needs_first(sent.evidence) {
+            return Ok(false);
+        }
+        if event.earlier.contains(once) {
+            return Ok(true);
+        }
+        let workflow_id = &run.chain.workflow_id;
+        let mut run_id = arrival.run_id.clone();
+        while let Some(before) =
+            self.executions.started(workflow_id, &run_id).await?.and_then(|started| started.continued_run_id)
+        {
+            let carried = self.executions.evidence(workflow_id, &before).await?;
+            if carried.is_some_and(|carried| carried.contains(once)) {
+                return Ok(true);
+            }
+            run_id = before;
+        }
+        Ok(false)
+    }
+
+    /// The event of a message, where something in it is needed: who sent it, when it was accepted, or what came before.
     async fn event_of(
         &self,
         caller: &Caller,
@@ -139,14 +219,14 @@ impl Governed {
         sent: &SentMessage<'_>,
     ) -> Result<Event, ActivityFailure> {
         let late = sent.expires_ms.is_some_and(|expires_ms| caller.now_ms() >= expires_ms);
-        if !late && !self.identities.asks_for_events() {
+        if !late && !self.identities.asks_for_events() && !sent.said.needs_first(sent.evidence) {
             return Ok(Event::NotAsked);
         }
         let Some(arrival) = sent.arrival else {
             return Ok(Event::Missing("the run does not say where the message came in".to_owned()));
         };
-        if UPDATES.contains(&arrival.name.as_str()) {
-            return Ok(Event::Found(MessageEvent::of_update(arrival.at_ms, Vec::new())));
+        if !sent.said.comes_as(&arrival.name) {
+            return Ok(Event::Missing("it is no message of the kind that it came in as".to_owned()));
         }
         if !self.is_own(caller, run, &arrival.run_id).await? {
             return Ok(Event::Missing(format!("execution `{}` is none of this run", arrival.run_id)));

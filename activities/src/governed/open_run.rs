@@ -181,6 +181,7 @@ impl Governed {
             limits: agent.limits,
             transcript,
             starter: other.map(|other| other.by.clone()),
+            starter_proof: other.map_or(Proof::Claimed, |other| other.proof),
             proof: starters.person.proof,
             accepts: self.identities.settings().accepted.iter().copied().collect(),
             notifies: self.catalog.notify.is_some(),

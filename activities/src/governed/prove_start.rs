@@ -76,12 +76,15 @@ impl Governed {
         let statement = Statement::start(&said)?;
         let start = Start { statement: &statement, event: &started.message() };
         let named = task.started_by.as_ref().unwrap_or(&task.on_behalf_of);
-        let by_principal = self.identities.settings().accepts(Proof::Principal) && task.started_by_proof.is_none();
+        // What a server without principals is told counts as everywhere else.
+        let by_principal = self.identities.settings().accepts(Proof::Principal)
+            && task.started_by_proof.is_none()
+            && started.principal.is_some();
         let proved = if by_principal {
             // The server says who it is: a start input that names nobody else may leave it to that.
             match self.prove_at_start(&start, task.started_by.as_ref(), &Evidence::none()).await? {
                 Ok(proved) => Ok(proved.into()),
-                Err(_) if started.principal.is_none() || !on(Guard::StarterProved) => Ok(Someone::claimed(named)),
+                Err(_) if !on(Guard::StarterProved) => Ok(Someone::claimed(named)),
                 Err(unproved) => Err(unproved.to_string()),
             }
         } else if task.started_by.as_ref().is_some_and(|starter| *starter != task.on_behalf_of) {

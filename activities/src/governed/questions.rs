@@ -139,6 +139,7 @@ impl Governed {
     pub(super) async fn expire_question(
         &self,
         tx: &mut Tx,
+        caller: &Caller,
         run: &Admitted,
         id: &QuestionId,
     ) -> Result<InstructionReview, ActivityFailure> {
@@ -152,6 +153,7 @@ impl Governed {
         let Some(tool) = self.tool_of(run, row.call).await? else {
             return Ok(InstructionReview::Refused { reason: format!("call `{}` names no tool of this run", row.call) });
         };
+        caller.not_before(row.expires_ms, id)?;
         tx.set_question_state(id, QuestionState::Expired).await?;
         let body = RecordBody::QuestionExpired { question: id.clone(), effect: EffectId::Tool(row.call) };
         self.append(tx, run, format!("{id}/expired"), body).await?;

@@ -2,9 +2,9 @@
 //! one transaction.
 
 use mandate_domain::{
-    ApprovalDecision, EffectId, Gate, RecordBody, Refusal, RefusalKind, RequestId, Review, Statement, ToolCallId,
-    ToolCallOutcome, Verdict,
-    approval::{Arrival, Decider, Parties, admit_decision},
+    ApprovalDecision, EffectId, Gate, PersonId, Proof, RecordBody, Refusal, RefusalKind, RequestId, Review, Statement,
+    ToolCallId, ToolCallOutcome, Verdict,
+    approval::{Arrival, Decider, Parties, Party, admit_decision},
     policy::{PersonAction, PolicyDecision},
     proof::DecisionSaid,
     render,
@@ -15,7 +15,7 @@ use super::{
     Admitted, Governed, RUN_ENDED,
     call_tool::refusal,
     failpoint,
-    identify::{SentMessage, Signed},
+    identify::{Said, SentMessage, Signed},
 };
 use crate::{
     caller::Caller,
@@ -69,12 +69,12 @@ impl Governed {
             }
             ReviewSubject::Expiry { request } => {
                 let mut tx = self.begin(&run).await?;
-                let review = self.review_expiry(&mut tx, &run, call, request).await?;
+                let review = self.review_expiry(&mut tx, caller, &run, (call, request)).await?;
                 (tx, review)
             }
             ReviewSubject::Escalation { request } => {
                 let mut tx = self.begin(&run).await?;
-                let review = self.review_escalation(&mut tx, &run, call, request).await?;
+                let review = self.review_escalation(&mut tx, caller, &run, (call, request)).await?;
                 (tx, review)
             }
         };
@@ -104,9 +104,10 @@ impl Governed {
         });
         let verdict = decision.verdict;
         let is_same = |payload: mandate_workflows::lenient::Lenient| {
-            payload.decision(verdict).is_ok_and(|sent| sent == *decision)
+            payload.decision(verdict).or_else(|_| payload.decide()).is_ok_and(|sent| sent == *decision)
         };
         let sent = SentMessage {
+            said: Said::Decision(verdict),
             claimed_by: decision.by.as_ref(),
             evidence: &decision.evidence,
             statement,
@@ -167,9 +168,7 @@ impl Governed {
         let used_before = signed.keeps_from_counting(tx, &decided.key).await?;
         let approved_by = tx.votes(&row.id).await?;
         let editor = tx.revision(row.call).await?.map(|revision| revision.editor);
-        let requester = run.row.on_behalf_of.clone();
-        let starter = run.row.opened.starter.clone().unwrap_or_else(|| requester.clone());
-        let parties = Parties { requester, agent_owner: run.row.definition.owner.clone(), starter, editor };
+        let parties = parties_of(run, editor);
         let groups = self.policy.in_force(tx).await?.registry().groups_of(&signed.by);
         let verdict = decision.verdict;
         let person = Decider { by: &signed.by, proof: signed.proof, member_of: &groups, verdict };
@@ -277,9 +276,9 @@ impl Governed {
     async fn review_expiry(
         &self,
         tx: &mut Tx,
+        caller: &Caller,
         run: &Admitted,
-        call: ToolCallId,
-        id: &RequestId,
+        (call, id): (ToolCallId, &RequestId),
     ) -> Result<Review, ActivityFailure> {
         let Some(row) = tx.request(id).await?.filter(|row| row.call == call) else {
             return Ok(Review::Refused { reason: format!("no request `{id}` was made for call `{call}`") });
@@ -290,6 +289,7 @@ impl Governed {
             }
             // An approval too is good until the request's time is over.
             RequestState::Open | RequestState::Approved => {
+                caller.not_before(row.expires_ms.unwrap_or_default(), id)?;
                 tx.set_request_state(id, RequestState::Expired).await?;
                 tx.withdraw_requests(call).await?;
                 self.record_expired(tx, run, call, id).await?;
@@ -320,9 +320,9 @@ impl Governed {
     async fn review_escalation(
         &self,
         tx: &mut Tx,
+        caller: &Caller,
         run: &Admitted,
-        call: ToolCallId,
-        id: &RequestId,
+        (call, id): (ToolCallId, &RequestId),
     ) -> Result<Review, ActivityFailure> {
         let row = tx.request(id).await?.filter(|row| row.call == call && row.state == RequestState::Open);
         let Some((row, escalation)) = row.and_then(|row| Some((row.clone(), row.gate.escalation?))) else {
@@ -331,6 +331,9 @@ impl Governed {
         if tx.is_closed() {
             return Ok(Review::Refused { reason: RUN_ENDED.to_owned() });
         }
+        let wait_secs = row.gate.expires_secs.min(run.row.opened.limits.approval_wait_max_secs);
+        let left_ms = wait_secs.saturating_sub(escalation.after_secs).saturating_mul(1000);
+        caller.not_before(row.expires_ms.unwrap_or_default().saturating_sub(left_ms), id)?;
         let Some(arguments) = self.arguments_of(run, call).await? else {
             return Ok(Review::Refused { reason: format!("call `{call}` has no arguments to show") });
         };
@@ -344,6 +347,16 @@ impl Governed {
         let arguments_shown = self.view(tx).await?.card(run, tool, &arguments, &row.gate.deciders(true));
         Ok(Review::Escalated { arguments_shown })
     }
+}
+
+/// The parties of a run. Whoever starts a run for themselves is proved as the person it acts for.
+fn parties_of(run: &Admitted, editor: Option<PersonId>) -> Parties {
+    let (requester, opened) = (run.row.on_behalf_of.clone(), &run.row.opened);
+    let starter_proof = if opened.starter.is_some() { opened.starter_proof } else { opened.proof };
+    let claimed = [(Party::Requester, opened.proof), (Party::Starter, starter_proof)];
+    let unproved = claimed.into_iter().filter(|(_, proof)| *proof == Proof::Claimed).map(|(party, _)| party).collect();
+    let starter = opened.starter.clone().unwrap_or_else(|| requester.clone());
+    Parties { requester, agent_owner: run.row.definition.owner.clone(), starter, editor, unproved }
 }
 
 async fn counted(tx: &mut Tx, row: &RequestRow) -> Result<Review, ActivityFailure> {

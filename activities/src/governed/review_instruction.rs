@@ -19,7 +19,7 @@ use super::{
     Admitted, Governed, RUN_ENDED,
     call_tool::refusal,
     failpoint,
-    identify::{SentMessage, Signed},
+    identify::{Said, SentMessage, Signed},
 };
 use crate::{
     caller::Caller,
@@ -71,7 +71,7 @@ impl Governed {
         let (tx, review) = match &input.word {
             Word::Expiry { question } => {
                 let mut tx = self.begin(&run).await?;
-                let review = self.expire_question(&mut tx, &run, question).await?;
+                let review = self.expire_question(&mut tx, caller, &run, question).await?;
                 (tx, review)
             }
             Word::Sent { sent, arrival } => {
@@ -112,6 +112,7 @@ impl Governed {
         };
         let is_same = |payload: Lenient| read_again(&payload, instruction).is_ok_and(|other| other == *sent);
         let message = SentMessage {
+            said: Said::Instruction(instruction.kind()),
             claimed_by: sender.by.as_ref(),
             evidence: &sender.evidence,
             statement,

@@ -12,7 +12,7 @@ use jsonwebtoken::{
     errors::ErrorKind,
     jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, PublicKeyUse},
 };
-use mandate_domain::{PersonId, Proof, canonical};
+use mandate_domain::{PersonId, Proof};
 use serde_json::{Map, Value};
 
 use super::{
@@ -100,7 +100,7 @@ impl TokenVerifier {
         let by = claims.person(&self.settings.person_claim)?;
         let jti = claims.text("jti").map_or_else(|| "none".to_owned(), shown);
         let evidence = format!("jwt iss={} kid={} jti={jti}", shown(&self.settings.issuer), shown(&header.kid));
-        Ok(Proved { by, proof: Proof::Jwt, evidence: Some(evidence), once: Some(once(token)) })
+        Ok(Proved { by, proof: Proof::Jwt, evidence: Some(evidence), once: None })
     }
 
     fn validation(&self, algorithm: JwtAlgorithm) -> Validation {
@@ -166,20 +166,13 @@ impl Claims {
     fn person(&self, claim: &str) -> Result<PersonId, Unproved> {
         let named = self.text(claim).and_then(|name| PersonId::parse(name).ok());
         let person = named.ok_or_else(|| Unproved::NoPersonClaim { claim: shown(claim) })?;
-        // Some providers write the boolean as text.
+        // Some providers write the boolean as text, and some leave it out for addresses that anybody may state.
         let verified = |said: &Value| *said == Value::Bool(true) || said == "true";
-        if claim == "email" && !self.0.get("email_verified").is_none_or(verified) {
+        if claim == "email" && !self.0.get("email_verified").is_some_and(verified) {
             return Err(Unproved::UnverifiedEmail);
         }
         Ok(person)
     }
-}
-
-/// What is used up: the signed part alone. An ECDSA signature has a twin that anybody can compute, so a digest over the
-/// whole token would let a used one come back.
-fn once(token: &str) -> mandate_domain::Digest {
-    let signed = token.rsplit_once('.').map_or(token, |(signed, _)| signed);
-    canonical::sha256(signed.as_bytes())
 }
 
 /// Whether a published key is one for signatures of this algorithm.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use mandate_domain::{
-    Address, RequestId, Verdict,
+    Address, RequestId, Verdict, canonical,
     proof::{DecisionSaid, SigningKey},
 };
 
@@ -47,6 +47,7 @@ fn signal(principal: Option<(&str, &str)>) -> MessageEvent {
         carries_principal: true,
         payload: Vec::new(),
         worker_principals: BTreeSet::from(["worker-2".to_owned()]),
+        earlier: BTreeSet::new(),
     }
 }
 
@@ -175,7 +176,7 @@ async fn a_principal_that_is_missing_internal_a_worker_or_of_an_update_proves_no
         (signal(Some(("jwt", "worker-2"))), worker("worker-2")),
         (signal(Some(("jwt", " "))), "the name of principal `jwt/ ` cannot be that of a person".into()),
         (
-            MessageEvent::of_update(NOW * 1000, Vec::new()),
+            MessageEvent { carries_principal: false, ..signal(None) },
             "the Temporal server does not say who sends an update: send the signal instead".into(),
         ),
     ];

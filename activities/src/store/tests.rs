@@ -69,6 +69,7 @@ fn new_run(store: &Store) -> NewRun {
             limits: definition.limits,
             transcript: address("start"),
             starter: None,
+            starter_proof: Proof::Claimed,
             proof: Proof::Claimed,
             accepts: vec![Proof::Claimed],
             notifies: false,

@@ -4,7 +4,7 @@
 //! counts by the moment at which it was accepted into history: one that is taken in after the deadline is reviewed all the
 //! same, where its event is looked up, and the deadline waits for every review that is under way. It does not wait for
 //! what comes behind it. A parked run whose history is long puts its reviews off for the next execution: else whoever
-//! keeps sending decisions that are no good would keep it from continuing as new.
+//! keeps sending what is no good would keep it from continuing as new.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     AgentRun, Answer, Call, CallState, Command, Failure, Phase, Stop, Subject, Ticket, Timer, UnexpectedEvent,
-    waiting::WaitingRequest,
+    json_bytes, waiting::WaitingRequest,
 };
 use crate::{
     ApprovalDecision, ApprovalRequest, Content, EndReason, GroupName, RequestId, Review, ToolCallId,
@@ -24,8 +24,10 @@ use crate::{
 const DECIDED_MAX: usize = 256;
 /// How many late decisions are reviewed one by one; those above are counted only.
 const LATE_REVIEWS_MAX: u32 = 100;
-/// How many decisions may wait for their review at once; those above are refused.
+/// How many decisions may wait for their review at once, and how many bytes of JSON; those above are refused. A run that
+/// goes on in a new execution takes them along.
 const QUEUE_MAX: usize = 64;
+const QUEUE_BYTES_MAX: usize = 64 * 1024;
 
 /// All requests of a run.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -97,6 +99,11 @@ impl Approvals {
     /// Whether a review is under way.
     pub(super) fn reviewing(&self) -> bool {
         !self.reviewing.is_empty()
+    }
+
+    /// Whether a review is under way or waits.
+    pub(super) fn any_open(&self) -> bool {
+        self.reviewing() || !self.queue.is_empty()
     }
 
     pub(super) fn approver_groups(&self) -> Vec<GroupName> {
@@ -238,7 +245,7 @@ impl AgentRun {
         if !matches!(self.phase, Phase::Thinking | Phase::Acting | Phase::Resting) {
             return Err(format!("the run is ending, and `{id}` can no longer be decided"));
         }
-        if self.approvals.queue.len() >= QUEUE_MAX {
+        if self.approvals.queue.len() >= QUEUE_MAX || json_bytes(&self.approvals.queue) >= QUEUE_BYTES_MAX {
             return Err("too many decisions wait for their review; send this one again later".to_owned());
         }
         if let Some(open) = self.approvals.open_mut(id) {
@@ -273,7 +280,7 @@ impl AgentRun {
                     open.escalating = true;
                 }
             }
-            Timer::Question(id) => self.question_overdue(id, commands),
+            Timer::Question(id) => self.question_overdue(id),
             Timer::Notices => self.last_words_spoken(commands),
         }
     }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     AgentRun, Answer, CallState, Command, Failure, Phase, Stop, Ticket, UnexpectedEvent, Word, call::settled,
-    questions::Answerable,
+    json_bytes, questions::Answerable,
 };
 use crate::{
     Address, QuestionId, ToolCallId, ToolCallOutcome,
@@ -17,12 +17,15 @@ use crate::{
     instruction::{Instruction, InstructionReview, SentInstruction},
 };
 
-/// How many instructions may wait for their review at once; those above are refused.
+/// How many instructions may wait for their review at once, and how many bytes of JSON; those above are refused. A run
+/// that goes on in a new execution takes them along.
 const QUEUE_MAX: usize = 32;
+const QUEUE_BYTES_MAX: usize = 64 * 1024;
 /// How many instructions may wait for the model's next turn; those above are refused.
 const UNDELIVERED_MAX: usize = 16;
-/// How many instructions of one run are reviewed; those above are counted only.
-const REVIEWS_MAX: u32 = 1000;
+/// How many instructions count in one run; those above are refused. What does not count uses nothing up, else anybody
+/// who can send could keep those out who may.
+const TAKEN_MAX: u32 = 1000;
 /// How many answers are kept for senders who ask what came of their message.
 const ANSWERS_MAX: usize = 16;
 /// What a sender is told whose message comes to nothing because the run ends.
@@ -35,7 +38,8 @@ pub(super) struct Instructions {
     reviewing: Option<Queued>,
     /// What the model reads at its next turn.
     undelivered: Vec<Address>,
-    reviews: u32,
+    #[serde(default)]
+    taken: u32,
     #[serde(default)]
     answers: VecDeque<MessageAnswer>,
 }
@@ -141,9 +145,7 @@ impl AgentRun {
     ) {
         match self.fits(&sent.instruction) {
             Ok(()) => {
-                self.instructions.reviews += 1;
                 self.instructions.push(ticket, Word::Sent { sent, arrival });
-                self.pump_instructions(commands);
             }
             Err(answer) => {
                 self.refuse_message(match &answer {
@@ -177,8 +179,11 @@ impl AgentRun {
         if !matches!(self.phase, Phase::Opening | Phase::Thinking | Phase::Acting | Phase::Resting) {
             return refused(ENDING.to_owned());
         }
-        if self.instructions.queue.len() >= QUEUE_MAX || self.instructions.reviews >= REVIEWS_MAX {
-            return refused("too many instructions; send this one again later".to_owned());
+        if self.instructions.queue.len() >= QUEUE_MAX || json_bytes(&self.instructions.queue) >= QUEUE_BYTES_MAX {
+            return refused("too many instructions wait for their review; send this one again later".to_owned());
+        }
+        if self.instructions.taken >= TAKEN_MAX {
+            return refused(format!("the run has taken {TAKEN_MAX} instructions, and takes no more"));
         }
         // What waits for its review may not count: it lets others in and keeps nobody out.
         let may_pause = !self.paused || self.instructions.has(&Instruction::Resume);
@@ -242,13 +247,14 @@ impl AgentRun {
             Word::Expiry { question } => self.question_expired(&question, review, commands),
             Word::Sent { sent, .. } => {
                 let answer = self.taken(sent.instruction, review, commands);
-                if let Answer::Refused { reason } = &answer {
-                    self.show_refusal(reason);
+                match &answer {
+                    Answer::Accepted { .. } => self.instructions.taken = self.instructions.taken.saturating_add(1),
+                    Answer::Refused { reason } => self.show_refusal(reason),
+                    Answer::AlreadyDecided => {}
                 }
                 self.reply_to_sender(ticket, sent.sender.message_id, answer, commands);
             }
         }
-        self.pump_instructions(commands);
         Ok(())
     }
 

@@ -59,18 +59,16 @@ impl Questions {
 
     /// Timers of the waiting questions, for a new execution.
     pub(super) fn timers(&self) -> Vec<Command> {
-        let timer = |waiting: &WaitingQuestion| start_timer(&waiting.question);
-        self.waiting.iter().map(timer).collect()
+        let waiting = self.waiting.iter().filter(|waiting| !waiting.overdue);
+        waiting.map(|waiting| start_timer(&waiting.question)).collect()
     }
 
     /// Ends a question.
     pub(super) fn end(&mut self, id: &QuestionId, commands: &mut Vec<Command>) {
-        let before = self.waiting.len();
-        self.waiting.retain(|waiting| waiting.question.id != *id);
-        if self.waiting.len() == before {
-            return;
+        let Some(at) = self.waiting.iter().position(|waiting| waiting.question.id == *id) else { return };
+        if !self.waiting.remove(at).overdue {
+            commands.push(Command::CancelTimer { timer: Timer::Question(id.clone()) });
         }
-        commands.push(Command::CancelTimer { timer: Timer::Question(id.clone()) });
         if self.ended.len() >= ENDED_MAX {
             self.ended.pop_front();
         }
@@ -99,13 +97,12 @@ impl AgentRun {
     }
 
     /// The time of a question is over. Answers that came in before are reviewed first.
-    pub(super) fn question_overdue(&mut self, id: &QuestionId, commands: &mut Vec<Command>) {
+    pub(super) fn question_overdue(&mut self, id: &QuestionId) {
         let waiting = self.questions.waiting.iter_mut().find(|waiting| waiting.question.id == *id);
         let Some(waiting) = waiting.filter(|waiting| !waiting.overdue) else { return };
         waiting.overdue = true;
         let ticket = self.ticket();
         self.instructions.push(ticket, Word::Expiry { question: id.clone() });
-        self.pump_instructions(commands);
     }
 
     pub(super) fn notify_of(&mut self, id: &str, kind: NoticeKind, commands: &mut Vec<Command>) {

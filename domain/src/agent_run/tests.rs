@@ -16,10 +16,11 @@ mod world;
 
 use super::*;
 use crate::{
-    Address, ApprovalDecision, ApprovalRequest, CallSummary, Content, Digest, Evidence, Gate, Instruction,
+    Address, AgentResult, ApprovalDecision, ApprovalRequest, CallSummary, Content, Digest, Evidence, Gate, Instruction,
     InstructionReview, ModelName, ModelTurn, PolicyId, Question, QuestionId, RequestId, Resolution, Review, RunChain,
-    RunPins, Sender, SentInstruction, StoreId, ToolCallId, ToolCallOutcome, Verdict,
+    RunLimits, RunPins, Sender, SentInstruction, StoreId, ToolCallId, ToolCallOutcome, Verdict,
     approval::{Arrival, Escalation, OnExpiry},
+    audit::Proof,
 };
 
 pub(super) const NOW: Moment = Moment { now_ms: 1_000_000, history_is_long: false };
@@ -61,6 +62,7 @@ pub(super) fn opened_with(limits: RunLimits, notifies: bool) -> Event {
         proof: Proof::Key,
         accepts: vec![Proof::Key],
         starter: None,
+        starter_proof: Proof::Claimed,
         notifies,
     }))
 }

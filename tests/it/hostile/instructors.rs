@@ -8,7 +8,7 @@ use serde_json::json;
 use super::{
     ground::{
         BO, Held, LARGE, MALLORY, SMALL, asked_once, calls, intrusion, model_says, recorded, refund, refused_with,
-        rests_in, sends, sent_before, start, start_refunds, untouched,
+        rests_in, sends, sent_before, soon, start, start_refunds, untouched,
     },
     people::may_not_resolve,
     proofs::with_keys,
@@ -103,6 +103,24 @@ pub(super) async fn pause_sent_again(scenario: &Scenario) -> Held {
     sends(scenario, "pause", &stolen).await?;
     let words = "the proof was used before, and it is good once";
     comes_to_nothing(scenario, 3, words, "AwaitingApproval").await
+}
+
+/// A pause that came when the run was paused already, and was refused unread. Whoever reads it in the history sends it when
+/// the run goes on.
+pub(super) async fn pause_that_came_too_late_sent_again(scenario: &Scenario) -> Held {
+    with_keys(scenario);
+    waiting(scenario).await?;
+    let pause = async |id| scenario.signed_instruction(InstructionKind::Pause, json!({}), BO, id).await;
+    sends(scenario, "pause", &pause("m1").await).await?;
+    scenario.wait_state("Paused").await;
+    let unread = pause("m2").await;
+    sends(scenario, "pause", &unread).await?;
+    soon("the second pause is refused", async || (scenario.status().await.refused_messages == 1).then_some(())).await?;
+    let resume = scenario.signed_instruction(InstructionKind::Resume, json!({}), BO, "m3").await;
+    sends(scenario, "resume", &resume).await?;
+    scenario.wait_state("AwaitingApproval").await;
+    sends(scenario, "pause", &unread).await?;
+    comes_to_nothing(scenario, 3, "the proof was used before, and it is good once", "AwaitingApproval").await
 }
 
 /// Somebody who may speak of lost calls, and did not: the word is sent in their name.

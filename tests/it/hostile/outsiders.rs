@@ -121,6 +121,7 @@ fn forged_run(scenario: &Scenario) -> Value {
         limits: RunLimits::default(),
         transcript: Address::from_bytes([7; 32]),
         starter: None,
+        starter_proof: Proof::Claimed,
         proof: Proof::Claimed,
         accepts: vec![Proof::Claimed],
         notifies: false,

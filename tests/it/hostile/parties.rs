@@ -60,6 +60,17 @@ pub(super) async fn approval_by_the_starter(scenario: &Scenario) -> Held {
     refused_and_waiting(scenario, 1, "is the person who started the run and may not decide").await
 }
 
+/// A finance lead starts a run in somebody else's name, without a proof, and releases its refund with a key.
+pub(super) async fn approval_by_a_starter_unproved(scenario: &Scenario) -> Held {
+    four_eyes(scenario, "requester, starter");
+    model_says(scenario, &[&calls(&[&refund(LARGE)])]);
+    scenario.keep(scenario.start_worker().await);
+    scenario.start_input(&task("Please do what is due.").to_string()).await;
+    let request = asked_once(scenario).await?;
+    sends(scenario, "approve", &scenario.signed_decision(&request, Verdict::Approve, BO)).await?;
+    refused_and_waiting(scenario, 1, "it is not proved who the person the run acts for is").await
+}
+
 /// An approver changes the amount, and approves what came of that.
 pub(super) async fn approval_by_the_editor(scenario: &Scenario) -> Held {
     four_eyes(scenario, "editor");

@@ -134,3 +134,18 @@ pub(super) async fn token_used_again_to_approve(scenario: &Scenario) -> Held {
     sends(scenario, "approve", &stolen).await?;
     refused_and_waiting(scenario, 2, "the proof was used before, and it is good once").await
 }
+
+/// A rejection with so long a comment that nobody read it. Its token is not used, and whoever finds it in the history
+/// approves with it.
+pub(super) async fn token_of_a_decision_that_was_not_read(scenario: &Scenario) -> Held {
+    let issuer = scenario.accept_tokens();
+    scenario.keep(start_refunds(scenario, &[LARGE]).await);
+    let request = asked_once(scenario).await?;
+    let mut decision = of_bo(&request, &issuer.sign(&draft(BO, &request)));
+    decision["comment"] = "no ".repeat(500).into();
+    sends(scenario, "reject", &decision).await?;
+    soon("the rejection is refused", async || (scenario.status().await.refused_messages == 1).then_some(())).await?;
+    decision["comment"].take();
+    sends(scenario, "approve", &decision).await?;
+    refused_and_waiting(scenario, 1, "the proof was used before, and it is good once").await
+}

@@ -19,7 +19,7 @@ use temporalio_sdk::testing::ActivityEnvironment;
 
 use super::{
     run::{BO, EVE, Run, call, close, counted, id, person, refund, review},
-    world::{Folder, Task, World, environment},
+    world::{Folder, LATE, Task, World, environment},
 };
 
 const ROUNDS: u64 = 200;
@@ -253,7 +253,11 @@ impl Waiting<'_> {
     async fn race(&self, rival: Rival, choices: &mut Choices) -> [Told; 2] {
         let mut leads = [Lead::default(), Lead::drawn(choices)];
         choices.shuffle(&mut leads);
-        let theirs = if rival == Rival::NextExecution { self.next_task } else { self.task };
+        let theirs = match rival {
+            Rival::NextExecution => self.next_task,
+            Rival::Expiry => Task { started: LATE, ..self.task },
+            Rival::Rejection | Rival::Halt | Rival::Cancel | Rival::OtherWorker => self.task,
+        };
         let envs = [self.arena.env(0, self.task), self.arena.env(1, theirs)];
         let acts = [Act::Review(self.approval.clone()), self.rival(rival)];
         let input = self.run.call_input(&self.call);

@@ -21,7 +21,7 @@ use temporalio_sdk::{
     testing::{ActivityEnvironment, ActivityEnvironmentError},
 };
 
-use super::world::{RUN_ID, World};
+use super::world::{LATE, RUN_ID, Task, World};
 
 pub(super) const BO: &str = "bo@acme.example";
 pub(super) const EVE: &str = "eve@acme.example";
@@ -282,7 +282,15 @@ impl<'w> Run<'w> {
     pub(super) async fn review(&mut self, input: ReviewApprovalInput) -> Review {
         self.reviews += 1;
         let call = input.call;
-        let output = review(&self.worker, input).await.unwrap();
+        let output = match &input.subject {
+            ReviewSubject::Expiry { .. } => {
+                let late = self.world.worker_for(Task { started: LATE, ..Task::default() }).await;
+                review(&late, input).await.unwrap()
+            }
+            ReviewSubject::Decision { .. } | ReviewSubject::Escalation { .. } => {
+                review(&self.worker, input).await.unwrap()
+            }
+        };
         self.audit = output.audit;
         if let Review::Rejected { result } | Review::Expired { result } = &output.review {
             self.results.insert(call, result.address.clone());

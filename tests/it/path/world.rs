@@ -2,22 +2,21 @@
 //! changes in it.
 
 use std::{
-    collections::BTreeMap,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
-    time::Duration,
+    sync::Arc,
+    time::{Duration, UNIX_EPOCH},
 };
 
-use futures::future::BoxFuture;
 use mandate_activities::{
-    AgentActivities, Executions, Metrics, Setup,
-    executions::{LookUpError, MessageEvent, StartedExecution},
+    AgentActivities, Metrics, Setup,
+    executions::StartedExecution,
     store::{AddressKeySource, Store, StoreSettings},
 };
 use mandate_domain::{
     AuditRecord, RecordBody, RunChain,
     audit::verify::{verify, verify_own},
 };
+use mandate_tests::keys;
 use mandate_worker::{bundle, config::Config};
 use nix::{
     sys::signal::{Signal, kill},
@@ -28,34 +27,10 @@ use sqlx::{Connection as _, SqliteConnection, sqlite::SqliteConnectOptions};
 use tempfile::TempDir;
 use temporalio_sdk::testing::{ActivityEnvironment, TestActivityInfoOptions};
 
+use super::histories::Histories;
+
 pub(super) const WORKFLOW_ID: &str = "refund-1";
 pub(super) const RUN_ID: &str = "run-1";
-
-/// What a Temporal server would say of executions.
-#[derive(Default)]
-pub(super) struct FirstEvents(Mutex<BTreeMap<(String, String), StartedExecution>>);
-
-impl Executions for FirstEvents {
-    fn started<'a>(
-        &'a self,
-        workflow_id: &'a str,
-        run_id: &'a str,
-    ) -> BoxFuture<'a, Result<Option<StartedExecution>, LookUpError>> {
-        let key = (workflow_id.to_owned(), run_id.to_owned());
-        Box::pin(async move { Ok(self.0.lock().unwrap().get(&key).cloned()) })
-    }
-
-    /// Nobody sends these executions a signal.
-    fn message<'a>(
-        &'a self,
-        _: &'a str,
-        _: &'a str,
-        _: &'a str,
-        _: u32,
-    ) -> BoxFuture<'a, Result<Option<MessageEvent>, LookUpError>> {
-        Box::pin(async { Ok(None) })
-    }
-}
 
 /// The execution that an activity task belongs to, as the server states it in the task.
 #[derive(Clone, Copy)]
@@ -64,12 +39,23 @@ pub(super) struct Task {
     pub(super) workflow_id: Option<&'static str>,
     pub(super) run_id: &'static str,
     pub(super) activity_id: &'static str,
+    /// When the attempt was started, by the server's clock, since 1970-01-01 UTC.
+    pub(super) started: Duration,
 }
+
+/// When the time of every request and question is over.
+pub(super) const LATE: Duration = Duration::from_hours(24 * 365);
 
 impl Default for Task {
     fn default() -> Self {
         let workflow_type = mandate_workflows::WORKFLOW_TYPE;
-        Self { workflow_type, workflow_id: Some(WORKFLOW_ID), run_id: RUN_ID, activity_id: "1" }
+        Self {
+            workflow_type,
+            workflow_id: Some(WORKFLOW_ID),
+            run_id: RUN_ID,
+            activity_id: "1",
+            started: Duration::ZERO,
+        }
     }
 }
 
@@ -77,7 +63,8 @@ impl Default for Task {
 pub(super) struct World {
     pub(super) folder: TempDir,
     pub(super) store: Store,
-    executions: Arc<FirstEvents>,
+    /// What the Temporal server knows.
+    pub(super) executions: Arc<Histories>,
 }
 
 /// The example's folder, before anything runs on it.
@@ -171,19 +158,29 @@ fn edit(folder: &Path, file: &str, from: &str, to: &str) {
 impl World {
     /// The server knows one more execution of the workflow.
     pub(super) fn start(&self, run_id: &str, first_run_id: &str, workflow_type: &str, task_queue: &str) {
-        self.start_with(run_id, first_run_id, workflow_type, task_queue, task());
+        self.start_with(run_id, first_run_id, workflow_type, task_queue, self.task(WORKFLOW_ID));
+    }
+
+    /// What a run is started with, signed where the folder accepts keys.
+    fn task(&self, workflow_id: &str) -> String {
+        let (agent, prompt, ana) = ("acme/support/refunds", "Please refund.", "ana@acme.example");
+        let mut task = json!({ "agent": agent, "prompt": prompt, "on_behalf_of": ana });
+        if keys::key_file(self.folder.path(), ana).exists() {
+            let statement = keys::start(agent, prompt, ana, workflow_id);
+            task["proof"] = json!({ "signature": keys::sign(&statement, ana, ana) });
+        }
+        task.to_string()
     }
 
     /// The server knows an execution of another workflow.
     pub(super) fn start_other(&self, workflow_id: &str, run_id: &str, first: &str) {
-        let started = started(first, mandate_workflows::WORKFLOW_TYPE, "mandate", task());
-        self.executions.0.lock().unwrap().insert((workflow_id.to_owned(), run_id.to_owned()), started);
+        let started = started(first, mandate_workflows::WORKFLOW_TYPE, "mandate", self.task(workflow_id));
+        self.executions.know(workflow_id, run_id, started);
     }
 
     pub(super) fn start_with(&self, run_id: &str, first: &str, workflow_type: &str, task_queue: &str, input: String) {
         let started = started(first, workflow_type, task_queue, input);
-        let key = (WORKFLOW_ID.to_owned(), run_id.to_owned());
-        self.executions.0.lock().unwrap().insert(key, started);
+        self.executions.know(WORKFLOW_ID, run_id, started);
     }
 
     /// A further handle on the store, as another process has it.
@@ -212,7 +209,7 @@ impl World {
     /// What a worker on this store carries out, for the tasks of many runs.
     pub(super) async fn activities_on(&self, store: Store) -> AgentActivities {
         let config = self.config();
-        let executions = Arc::<FirstEvents>::clone(&self.executions);
+        let executions = Arc::<Histories>::clone(&self.executions);
         let policy = bundle::in_force(&config, &store, "test").await.unwrap();
         let activities = AgentActivities::new(Setup {
             store,
@@ -295,8 +292,17 @@ impl World {
     /// Claims of this effect ran out this many milliseconds ago.
     pub(super) async fn run_out(&self, effect: &str, millis: u64) {
         let now = mandate_activities::clock::BootClock::now().unwrap().millis;
-        let past = now.checked_sub(millis).unwrap();
-        self.write("UPDATE effects SET send_by_millis = CAST($1 AS INTEGER)", &past.to_string()).await;
+        self.sends_by(effect, now.checked_sub(millis).unwrap()).await;
+    }
+
+    /// Claims of this effect run out in so many milliseconds.
+    pub(super) async fn run_on(&self, effect: &str, millis: u64) {
+        let now = mandate_activities::clock::BootClock::now().unwrap().millis;
+        self.sends_by(effect, now + millis).await;
+    }
+
+    async fn sends_by(&self, effect: &str, millis: u64) {
+        self.write("UPDATE effects SET send_by_millis = CAST($1 AS INTEGER)", &millis.to_string()).await;
         assert!(self.effect(effect).await.is_some());
     }
 
@@ -332,18 +338,12 @@ impl World {
     }
 }
 
-fn task() -> String {
-    let task = json!({
-        "agent": "acme/support/refunds", "prompt": "Please refund.", "on_behalf_of": "ana@acme.example",
-    });
-    task.to_string()
-}
-
 fn started(first_run_id: &str, workflow_type: &str, task_queue: &str, input: String) -> StartedExecution {
     StartedExecution {
         workflow_type: workflow_type.to_owned(),
         task_queue: task_queue.to_owned(),
         first_run_id: first_run_id.to_owned(),
+        continued_run_id: None,
         input: vec![input.into_bytes()],
         started_ms: 0,
         principal: None,
@@ -358,6 +358,7 @@ pub(super) fn environment(activities: AgentActivities, task: Task) -> ActivityEn
         .workflow_run_id(task.workflow_id.map(|_| task.run_id.to_owned()))
         .activity_id(task.activity_id)
         .activity_type("test")
+        .started_time(Some(UNIX_EPOCH + task.started))
         .build();
     ActivityEnvironment::builder().register_activities(activities).info(info).build()
 }

@@ -1,0 +1,83 @@
+//! What a Temporal server would say of executions: their starts, and the messages that a test says they received.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Mutex,
+};
+
+use futures::future::BoxFuture;
+use mandate_activities::executions::{Executions, LookUpError, MessageEvent, StartedExecution};
+use mandate_domain::{Digest, Evidence};
+
+type Execution = (String, String);
+
+/// Executions by workflow id and run id.
+#[derive(Default)]
+pub(super) struct Histories {
+    started: Mutex<BTreeMap<Execution, StartedExecution>>,
+    /// By run id, name and position.
+    messages: Mutex<BTreeMap<(String, String, u32), MessageEvent>>,
+}
+
+impl Histories {
+    /// There is an execution.
+    pub(super) fn know(&self, workflow_id: &str, run_id: &str, started: StartedExecution) {
+        self.started.lock().unwrap().insert((workflow_id.to_owned(), run_id.to_owned()), started);
+    }
+
+    /// An execution continues another one.
+    pub(super) fn continues(&self, workflow_id: &str, run_id: &str, before: &str) {
+        let mut started = self.started.lock().unwrap();
+        let known = started.get_mut(&(workflow_id.to_owned(), run_id.to_owned())).unwrap();
+        known.continued_run_id = Some(before.to_owned());
+    }
+
+    /// An execution received a message as the first one of this name, at a time in milliseconds since 1970-01-01 UTC, and
+    /// before it others with this evidence.
+    pub(super) fn receive(&self, run_id: &str, name: &str, time_ms: u64, payload: &str, earlier: &[Digest]) {
+        let event = MessageEvent {
+            time_ms,
+            principal: None,
+            carries_principal: true,
+            payload: payload.as_bytes().to_vec(),
+            worker_principals: BTreeSet::new(),
+            earlier: earlier.iter().cloned().collect(),
+        };
+        self.messages.lock().unwrap().insert((run_id.to_owned(), name.to_owned(), 1), event);
+    }
+}
+
+impl Executions for Histories {
+    fn started<'a>(
+        &'a self,
+        workflow_id: &'a str,
+        run_id: &'a str,
+    ) -> BoxFuture<'a, Result<Option<StartedExecution>, LookUpError>> {
+        let key = (workflow_id.to_owned(), run_id.to_owned());
+        Box::pin(async move { Ok(self.started.lock().unwrap().get(&key).cloned()) })
+    }
+
+    fn message<'a>(
+        &'a self,
+        _: &'a str,
+        run_id: &'a str,
+        name: &'a str,
+        ordinal: u32,
+    ) -> BoxFuture<'a, Result<Option<MessageEvent>, LookUpError>> {
+        let key = (run_id.to_owned(), name.to_owned(), ordinal);
+        Box::pin(async move { Ok(self.messages.lock().unwrap().get(&key).cloned()) })
+    }
+
+    fn evidence<'a>(
+        &'a self,
+        _: &'a str,
+        run_id: &'a str,
+    ) -> BoxFuture<'a, Result<Option<BTreeSet<Digest>>, LookUpError>> {
+        Box::pin(async move {
+            let messages = self.messages.lock().unwrap();
+            let own = messages.iter().filter(|((of, ..), _)| of == run_id);
+            let once = |event: &MessageEvent| serde_json::from_slice::<Evidence>(&event.payload).ok()?.once();
+            Ok(Some(own.filter_map(|(_, event)| once(event)).collect()))
+        })
+    }
+}
