@@ -11,11 +11,15 @@
     reason = "this crate is test code: a panic is how a test fails"
 )]
 
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use futures::{StreamExt as _, stream};
 use mandate_domain::audit::RecordBody;
 use mandate_tests::{Process, Scenario, Told, Usage, Way, pass, run, until_within};
+use serde_json::Value;
 
 const RUNS: usize = 1_000;
 const AT_ONCE: usize = 50;
@@ -50,11 +54,23 @@ async fn measure() {
     pass(WATCHED).await;
     let after = worker.usage();
     report(before, waiting, after);
+    all_are_listed(&world).await;
     approve_all(&world).await;
     all(&world, &query("Completed"), RUNS + 1).await;
     check_payments(&world).await;
+    check_decisions(&world).await;
     println!("  memory once all decided   {:>8.1} MiB", mebibytes(worker.usage().resident_bytes));
     check(before, waiting, after);
+}
+
+/// Whoever asks what waits is told of each, whatever that costs: it is not measured.
+async fn all_are_listed(world: &Scenario) {
+    let said = world.mandate(&["approvals", "--output", "json"]).await;
+    assert!(said.code == 0 && said.stderr.contains("asked 1000 runs so far"), "{}", said.stderr);
+    let listed: Vec<Value> = serde_json::from_str(&said.stdout).expect("JSON");
+    let listed = listed.iter().filter(|one| one["kind"] == "request");
+    let runs: BTreeSet<_> = listed.filter_map(|one| one["workflow_id"].as_str()).collect();
+    assert_eq!(runs.len(), RUNS, "each is listed: {}", said.stderr);
 }
 
 /// Approves whatever waits. What that is stands in the store: a query for each would be the worker's work.
@@ -102,6 +118,18 @@ async fn check_payments(world: &Scenario) {
     keys.sort();
     keys.dedup();
     assert_eq!((keys.len(), world.refund_calls().await.len()), (RUNS + 1, RUNS + 1), "each is paid once");
+}
+
+/// Each run was decided exactly once.
+async fn check_decisions(world: &Scenario) {
+    let counted = world.records_where(|body| matches!(body, RecordBody::ApprovalDecided { refused: None, .. })).await;
+    let mut decisions: BTreeMap<&str, usize> = BTreeMap::new();
+    for record in &counted {
+        *decisions.entry(&record.run.workflow_id).or_default() += 1;
+    }
+    assert_eq!(decisions.len(), RUNS + 1, "each is decided");
+    let others: Vec<_> = decisions.iter().filter(|(_, decisions)| **decisions != 1).collect();
+    assert!(others.is_empty(), "each is decided once: {others:?}");
 }
 
 fn mebibytes(bytes: u64) -> f64 {

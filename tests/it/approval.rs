@@ -38,6 +38,8 @@ fn a_large_refund_waits_for_a_finance_lead_and_is_released_by_a_signal() {
         let payments = scenario.payments().await;
         assert_eq!((payments.len(), payments[0].cents), (1, 50_000));
         assert_eq!(scenario.refund_calls().await.len(), 1);
+        let turns = scenario.history().await.activities("invoke_model");
+        assert_eq!((scenario.read_calls().await.len(), turns), (1, 3), "what was done before is not done again");
         let verified = scenario.audit_verify().await.ok();
         assert!(verified.contains("approved") && verified.contains("confirmed by Temporal's history"), "{verified}");
         scenario.store_history("approval").await;

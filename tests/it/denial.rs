@@ -32,6 +32,26 @@ fn a_rejected_call_is_not_performed_and_the_model_reads_why() {
     });
 }
 
+/// A rejection is as durable as the policy that asked: whoever takes it in later does not perform the call either.
+#[test]
+fn a_call_rejected_while_no_worker_was_up_is_not_performed_by_the_next() {
+    run(async {
+        let scenario = Scenario::new("rejected-meanwhile").await;
+        let worker = scenario.start_worker().await;
+        scenario.start_run("Refund order o1").await;
+        let request = scenario.pending_id().await;
+        worker.kill().await;
+        scenario.reject(&request, "bo@acme.example").await;
+        scenario.approve(&request, "eve@acme.example").await;
+        let _worker = scenario.start_worker().await;
+        assert!(scenario.answer().await.contains("rejected by a finance lead"));
+        assert!(scenario.refund_calls().await.is_empty());
+        let counted = |body: &RecordBody| matches!(body, RecordBody::ApprovalDecided { refused: None, .. });
+        assert_eq!(scenario.records_where(counted).await.len(), 1, "the first decision counts, and no other");
+        scenario.audit_verify().await.ok();
+    });
+}
+
 #[test]
 fn a_request_nobody_decides_expires_and_a_late_decision_does_nothing() {
     run(async {

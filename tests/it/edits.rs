@@ -18,6 +18,9 @@ async fn waiting(scenario: &Scenario) -> PendingRequest {
     scenario.pending().await.remove(0)
 }
 
+/// Stands in for an editor: keeps what it is given, and makes the amount smaller.
+const EDITOR: &str = r#"cp "$1" seen.json && sed -i -e 's/50000/7000/' "$1""#;
+
 /// Approves with other arguments.
 async fn edit(scenario: &Scenario, request: &PendingRequest, arguments: &Map<String, Value>, by: &str) {
     let input = if scenario.accepts_keys() {
@@ -112,5 +115,48 @@ fn a_person_edits_on_the_command_line() {
         assert!(said.stderr.contains("50000") && said.stderr.contains("7000"), "what differs is shown: {said:?}");
         scenario.answer().await;
         assert_eq!(scenario.payments().await[0].cents, 7_000);
+    });
+}
+
+#[test]
+fn a_person_edits_in_their_editor_with_the_card_in_view() {
+    run(async {
+        let scenario = Scenario::new("edit-terminal").await.with_env("VISUAL", "").with_env("EDITOR", "sh editor.sh");
+        scenario.write("editor.sh", EDITOR);
+        let _worker = scenario.start_worker().await;
+        let request = waiting(&scenario).await;
+        let decided = async || scenario.records_where(|body| matches!(body, RecordBody::ApprovalDecided { .. })).await;
+        let approve = ["approve", &scenario.name, "--request", &request.request_id, "--by", BO, "--edit"];
+        let nothing_yet = async || {
+            assert!(decided().await.is_empty() && scenario.payments().await.is_empty(), "nothing is sent unasked");
+        };
+        let said = scenario.mandate_at_terminal(&approve, nothing_yet, "y").await;
+        assert_eq!(said.code, 0, "{said:?}");
+        let seen = std::fs::read_to_string(scenario.path("seen.json")).unwrap();
+        let proposed = serde_json::from_str::<Value>(&request.arguments).unwrap();
+        assert_eq!(serde_json::from_str::<Value>(&seen).unwrap(), proposed, "they edit what is shown");
+        let shown = [request.card.trim(), "-   \"amount_cents\": 50000", "+   \"amount_cents\": 7000", "[y/N]"];
+        let places = shown.map(|part| said.stderr.find(part).unwrap_or_else(|| panic!("`{part}`: {said:?}")));
+        assert!(places.is_sorted(), "the card, what changes, the question: {said:?}");
+        assert!(said.stdout.contains("t2.0r2"), "what became of the revision: {said:?}");
+
+        scenario.answer().await;
+        let payments = scenario.payments().await;
+        assert_eq!((payments.len(), payments[0].cents, scenario.refund_calls().await.len()), (1, 7_000, 1));
+        let [decision] = &decided().await[..] else { panic!("one decision") };
+        let RecordBody::ApprovalDecided { by, arguments: Some(changed), refused: None, .. } = &decision.body else {
+            panic!("{decision:?}")
+        };
+        let revised = scenario.records_where(|body| matches!(body, RecordBody::CallRevised { .. })).await;
+        let [RecordBody::CallRevised { effect, replaces, input, by: editor, .. }] =
+            &revised.iter().map(|record| record.body.clone()).collect::<Vec<_>>()[..]
+        else {
+            panic!("{revised:#?}")
+        };
+        assert_eq!((by.as_str(), by, changed), (BO, editor, input));
+        assert_eq!((effect.to_string(), replaces.to_string()), ("t2.0r2".into(), "t2.0".into()));
+        let judged = |body: &RecordBody| matches!(body, RecordBody::Decision { effect: of, .. } if of == effect);
+        assert!(!scenario.records_where(judged).await.is_empty(), "the revision is judged afresh");
+        scenario.audit_verify().await.ok();
     });
 }

@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 const HELD_MS: &str = "14000";
 
 /// Sets the kind of `payments.refund` in the registry.
-fn registered_as(scenario: &Scenario, lines: &str) {
+pub(super) fn registered_as(scenario: &Scenario, lines: &str) {
     let file = "tools/payments.refund.toml";
     let text = fs::read_to_string(scenario.path(file)).unwrap();
     let kept = text.lines().filter(|line| {

@@ -4,7 +4,10 @@
 use mandate_domain::audit::RecordBody;
 use mandate_tests::{Scenario, run, until};
 use serde_json::Value;
-use temporalio_common::protos::temporal::api::enums::v1::EventType;
+use temporalio_common::protos::temporal::api::{
+    enums::v1::EventType,
+    history::v1::{HistoryEvent, history_event::Attributes},
+};
 
 const BO: &str = "bo@acme.example";
 const KIM: &str = "kim@acme.example";
@@ -90,4 +93,38 @@ fn a_decision_in_time_counts_although_no_worker_was_there_to_take_it_in() {
         assert_eq!(scenario.payments().await.len(), 1);
         scenario.audit_verify().await.ok();
     });
+}
+
+/// The longest that a gate may say: longer than any worker or connection lives. The wait is a timer of the server, and
+/// nothing else is held meanwhile.
+#[test]
+fn a_request_may_wait_for_a_month() {
+    run(async {
+        let scenario = Scenario::new("month").await;
+        gate(&scenario, "@expires(\"P30D\")\n");
+        let limits = "tool_timeout_max_secs = 60";
+        let days = |days: u64| days * 24 * 3600;
+        scenario.edit("mandate.toml", limits, &format!("{limits}\napproval_wait_max_secs = {}", days(40)));
+        let worker = scenario.start_worker().await;
+        scenario.start_run("Refund order o1").await;
+        let request = scenario.pending_id().await;
+        let execution = scenario.executions().await.remove(0);
+        let timers: Vec<u64> = execution.events.iter().filter_map(timer_secs).collect();
+        assert!(timers.iter().any(|secs| (days(29)..=days(30)).contains(secs)), "{timers:?}");
+        worker.stop().await;
+        let _worker = scenario.start_worker().await;
+        scenario.approve(&request, BO).await;
+        assert!(scenario.answer().await.contains("I refunded 500.00 EUR"));
+        scenario.audit_verify().await.ok();
+    });
+}
+
+/// How long a timer runs that was started.
+fn timer_secs(event: &HistoryEvent) -> Option<u64> {
+    match event.attributes.as_ref()? {
+        Attributes::TimerStartedEventAttributes(timer) => {
+            timer.start_to_fire_timeout.as_ref().and_then(|timeout| timeout.seconds.try_into().ok())
+        }
+        _ => None,
+    }
 }

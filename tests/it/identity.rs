@@ -7,10 +7,11 @@ use std::fs;
 use mandate_domain::{
     Verdict,
     audit::{AuditRecord, Proof, RecordBody},
+    proof::InstructionKind,
 };
-use mandate_tests::{Draft, Issuer, Scenario, run, until};
+use mandate_tests::{AGENT, Draft, Issuer, Scenario, keys, run, until};
 use mandate_workflows::snapshot::PendingRequest;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpListener,
@@ -18,12 +19,13 @@ use tokio::{
 
 const ANA: &str = "ana@acme.example";
 const BO: &str = "bo@acme.example";
+const KIM: &str = "kim@acme.example";
 
 /// What stands in for the program that gets a token from an identity provider: it leaves the nonce and waits for the
-/// token.
+/// token, which it takes away.
 const GET_TOKEN: &str = r#"printf %s "$MANDATE_NONCE" >nonce.new && mv nonce.new nonce
 until [ -e token ]; do sleep 0.05; done
-cat token
+mv token given && cat given
 "#;
 
 async fn waiting(scenario: &Scenario) -> PendingRequest {
@@ -93,6 +95,7 @@ async fn serve_keys(issuer: &Issuer) -> String {
 /// Answers [`GET_TOKEN`] once, as the identity provider of `person`. Returns the nonce.
 async fn issue(scenario: &Scenario, issuer: &Issuer, person: &str) -> String {
     let nonce = until("a token is asked for", async || fs::read_to_string(scenario.path("nonce")).ok()).await;
+    fs::remove_file(scenario.path("nonce")).expect("the nonce");
     let token = issuer.sign(&Draft::proving(person, &nonce));
     scenario.write("token.new", &token);
     fs::rename(scenario.path("token.new"), scenario.path("token")).expect("the token");
@@ -122,7 +125,7 @@ fn a_token_counts_whose_nonce_is_the_request_and_whose_keys_are_fetched() {
             "{decided:?}"
         );
         let history: Value = serde_json::to_value(&decided).expect("JSON");
-        let token = fs::read_to_string(scenario.path("token")).expect("the token");
+        let token = fs::read_to_string(scenario.path("given")).expect("the token");
         assert!(!history.to_string().contains(&token), "the record names the token and does not hold it");
         scenario.audit_verify().await.ok();
     });
@@ -134,6 +137,77 @@ async fn starter(scenario: &Scenario) -> (Proof, Option<String>) {
     let [record] = &opened[..] else { panic!("{opened:#?}") };
     let RecordBody::RunOpened { evidence, .. } = &record.body else { panic!("{record:?}") };
     (record.who.proof, evidence.clone())
+}
+
+/// Types a command that asks for a token, and issues it as the identity provider of `person`.
+async fn with_token(scenario: &Scenario, issuer: &Issuer, person: &str, typed: &[&str]) {
+    let typed = [typed, &["--token", "exec:sh get-token.sh", "--yes"]].concat();
+    let (said, _nonce) = tokio::join!(scenario.mandate(&typed), issue(scenario, issuer, person));
+    said.ok();
+}
+
+/// What people told a run, as (what, who, how they were proved, by what, why it does not count).
+async fn told(scenario: &Scenario) -> Vec<(InstructionKind, String, Proof, Option<String>, Option<String>)> {
+    let told = scenario.records_where(|body| matches!(body, RecordBody::Instructed { .. })).await;
+    let told = told.into_iter().map(|record| {
+        let RecordBody::Instructed { instruction, by, proof, evidence, refused, .. } = record.body else {
+            unreachable!("picked above")
+        };
+        (instruction, by.to_string(), proof, evidence, refused)
+    });
+    told.collect()
+}
+
+#[test]
+fn tokens_prove_a_start_and_what_people_tell_the_run() {
+    run(async {
+        let scenario = Scenario::new("identity-told").await;
+        let issuer = scenario.accept_tokens();
+        scenario.write("get-token.sh", GET_TOKEN);
+        let _worker = scenario.start_worker().await;
+        let prompt = "Refund order o6";
+        let nonce = keys::start(AGENT, prompt, ANA, &scenario.name).nonce().to_owned();
+        let proof = json!({ "token": issuer.sign(&Draft::proving(ANA, &nonce)) });
+        let task = json!({ "agent": AGENT, "prompt": prompt, "on_behalf_of": ANA, "proof": proof });
+        scenario.start_input(&task.to_string()).await;
+        scenario.wait_state("AwaitingAnswer").await;
+        let (proof, evidence) = starter(&scenario).await;
+        assert_eq!(proof, Proof::Jwt);
+        assert!(evidence.is_some_and(|evidence| evidence.starts_with("jwt iss=https://login.acme.example")));
+
+        // Her token for the start is no token for anything else.
+        let stolen = json!({ "by": ANA, "message_id": "m1", "token": task["proof"]["token"] });
+        scenario.signal("pause", &stolen.to_string()).await.ok();
+        until("it is refused", async || (!told(&scenario).await.is_empty()).then_some(())).await;
+        let name = scenario.name.as_str();
+        with_token(&scenario, &issuer, KIM, &["pause", name]).await;
+        scenario.wait_state("Paused").await;
+        with_token(&scenario, &issuer, KIM, &["resume", name]).await;
+        with_token(&scenario, &issuer, BO, &["steer", name, "Tell her by phone."]).await;
+        with_token(&scenario, &issuer, BO, &["answer", name, "90.00 EUR"]).await;
+        scenario.answer().await;
+        assert_eq!(scenario.payments().await.len(), 1);
+
+        let told = told(&scenario).await;
+        let (kind, _, _, _, Some(reason)) = &told[0] else { panic!("{told:#?}") };
+        assert!(*kind == InstructionKind::Pause && reason.contains("the token is for something else"), "{told:#?}");
+        let expected = [
+            (InstructionKind::Pause, KIM),
+            (InstructionKind::Resume, KIM),
+            (InstructionKind::Steer, BO),
+            (InstructionKind::Answer, BO),
+        ];
+        let counted: Vec<_> = told[1..].iter().map(|(kind, by, ..)| (*kind, by.as_str())).collect();
+        assert_eq!(counted, expected);
+        for (kind, _, proof, evidence, refused) in &told[1..] {
+            assert_eq!((*proof, refused), (Proof::Jwt, &None), "{kind:?}");
+            assert!(
+                evidence.as_ref().is_some_and(|evidence| evidence.starts_with("jwt iss=")),
+                "{kind:?}: {evidence:?}"
+            );
+        }
+        scenario.audit_verify().await.ok();
+    });
 }
 
 #[test]

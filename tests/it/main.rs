@@ -49,6 +49,7 @@ mod principal;
 mod questions;
 mod races;
 mod replay;
+mod resolved;
 mod revocation;
 mod store_chain;
 mod tidy;

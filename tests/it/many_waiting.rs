@@ -3,6 +3,7 @@
 use futures::{StreamExt as _, stream};
 use mandate_domain::{agent_run::Answer, audit::RecordBody};
 use mandate_tests::{Choices, LONG_FOR_MANY, Scenario, Told, Way, run, until_within};
+use serde_json::Value;
 
 const RUNS: usize = 50;
 const AT_ONCE: usize = 10;
@@ -34,6 +35,10 @@ fn fifty_runs_wait_and_each_is_decided_once_by_signals_and_updates_in_any_order(
         let all = until_within(LONG_FOR_MANY, async || (world.count(waits).await == RUNS).then_some(()));
         all.await.expect("all wait");
         assert!(world.refund_calls().await.is_empty());
+        let listed = world.mandate(&["approvals", "--output", "json"]).await.ok();
+        let listed: Vec<Value> = serde_json::from_str(&listed).expect("JSON");
+        let own = listed.iter().filter(|one| one["workflow_id"].to_string().contains("many-waiting-"));
+        assert_eq!(own.filter(|one| one["kind"] == "request").count(), RUNS, "each is listed: {listed:#?}");
 
         let mut choices = Choices::seeded(50);
         choices.shuffle(&mut runs);

@@ -3,8 +3,11 @@
 
 use std::time::Duration;
 
-use mandate_domain::audit::{Proof, RecordBody};
-use mandate_tests::{ADMIN, Scenario, authorized_server, run, until};
+use mandate_domain::{
+    audit::{Proof, RecordBody},
+    proof::InstructionKind,
+};
+use mandate_tests::{ADMIN, Scenario, authorized_server, keys, run, until};
 use serde_json::json;
 use temporalio_client::tonic::IntoRequest as _;
 use temporalio_common::protos::temporal::api::{
@@ -80,6 +83,19 @@ fn each_event_names_who_caused_it_whatever_they_claim() {
         }
         let verified = scenario.audit_verify().await.ok();
         assert!(verified.contains("confirmed by Temporal's history"), "{verified}");
+    });
+}
+
+#[test]
+fn a_cancellation_names_who_asked_for_it() {
+    run(async {
+        let (scenario, _request) = waiting("cancelled-by").await;
+        let bo = scenario.as_person("bo@acme.example").await;
+        bo.temporal(&["workflow", "cancel", "--workflow-id", &scenario.name]).await.ok();
+        scenario.wait_closed().await;
+        assert_eq!(scenario.history().await.principals(EventType::WorkflowExecutionCancelRequested), [BO]);
+        assert!(scenario.refund_calls().await.is_empty());
+        scenario.audit_verify().await.ok();
     });
 }
 
@@ -225,5 +241,109 @@ fn the_command_on_the_page_about_approvals_approves_as_whoever_sends_it() {
         let [record] = &decided[..] else { panic!("{decided:#?}") };
         let RecordBody::ApprovalDecided { by, proof, refused: None, .. } = &record.body else { panic!("{record:?}") };
         assert_eq!((by.as_str(), *proof), ("bo@acme.example", Proof::Principal));
+    });
+}
+
+#[test]
+fn people_tell_a_run_what_to_do_as_whoever_the_server_says_they_are() {
+    run(async {
+        let scenario = Scenario::on_authorized("told-principal").await;
+        scenario.accept_principals();
+        let worker = scenario.start_worker().await;
+        scenario.keep(worker);
+        scenario.start_run("Refund order o6").await;
+        scenario.wait_state("AwaitingAnswer").await;
+        let (kim, bo) = (scenario.as_person("kim@acme.example").await, scenario.as_person("bo@acme.example").await);
+        let name = scenario.name.as_str();
+        // Whoever may write sends it in somebody's name, and the server says who they are.
+        let mallory = scenario.as_person("mallory@acme.example").await;
+        mallory.signal("pause", &json!({ "by": "kim@acme.example" }).to_string()).await.ok();
+        until("it is refused", async || (scenario.status().await.refused_messages == 1).then_some(())).await;
+        kim.mandate(&["pause", name, "--yes"]).await.ok();
+        scenario.wait_state("Paused").await;
+        kim.mandate(&["resume", name, "--yes"]).await.ok();
+        bo.mandate(&["steer", name, "Tell her by phone.", "--yes"]).await.ok();
+        bo.mandate(&["answer", name, "90.00 EUR", "--yes"]).await.ok();
+        scenario.answer().await;
+        assert_eq!(scenario.payments().await.len(), 1);
+
+        let told = scenario.records_where(|body| matches!(body, RecordBody::Instructed { .. })).await;
+        let RecordBody::Instructed { refused: Some(reason), .. } = &told[0].body else { panic!("{told:#?}") };
+        assert!(reason.contains("the principal is of `mallory@acme.example`"), "{reason}");
+        let counted = told[1..].iter().map(|record| {
+            let RecordBody::Instructed { instruction, by, proof, evidence, refused: None, .. } = &record.body else {
+                panic!("{record:?}")
+            };
+            let stamped = format!("jwt/{by}");
+            assert!(evidence.as_ref().is_some_and(|evidence| evidence.contains(&stamped)), "{record:?}");
+            (*instruction, by.as_str(), *proof)
+        });
+        let expected = [
+            (InstructionKind::Pause, "kim@acme.example", Proof::Principal),
+            (InstructionKind::Resume, "kim@acme.example", Proof::Principal),
+            (InstructionKind::Steer, "bo@acme.example", Proof::Principal),
+            (InstructionKind::Answer, "bo@acme.example", Proof::Principal),
+        ];
+        assert_eq!(counted.collect::<Vec<_>>(), expected);
+        scenario.audit_verify().await.ok();
+    });
+}
+
+/// Finance leads may start runs for others, who are proved by their keys.
+fn lets_leads_start_for_others(scenario: &Scenario) {
+    scenario.accept_principals();
+    scenario.edit("mandate.toml", r#"accept = ["principal"]"#, r#"accept = ["principal", "key"]"#);
+    let key = keys::key_of("ana@acme.example").public_key();
+    scenario.edit(
+        "mandate.toml",
+        "\n[groups]\n",
+        &format!("\n[identity.keys]\n\"ana@acme.example\" = [\"{key}\"]\n\n[groups]\n"),
+    );
+    let own = "resource in Mandate::Unit::\"acme/support\"\n)\nwhen { principal == context.on_behalf_of };";
+    let others = own.replace(" };", " || principal in Mandate::Group::\"finance-leads\" };");
+    scenario.edit("policies/people.cedar", own, &others);
+}
+
+#[test]
+fn whoever_starts_a_run_for_somebody_else_is_recorded_beside_them() {
+    run(async {
+        let scenario = Scenario::on_authorized("started-for").await;
+        lets_leads_start_for_others(&scenario);
+        let worker = scenario.start_worker().await;
+        scenario.keep(worker);
+        let task = scenario.signed_task("Refund order o2", "ana@acme.example");
+        scenario.as_person("bo@acme.example").await.start_input(&task.to_string()).await;
+        assert!(scenario.answer().await.contains("45.00 EUR"));
+        let opened = scenario.records_where(|body| matches!(body, RecordBody::RunOpened { .. })).await;
+        let [record] = &opened[..] else { panic!("{opened:#?}") };
+        let RecordBody::RunOpened { started_by, started_by_proof, started_by_evidence, evidence, .. } = &record.body
+        else {
+            panic!("{record:?}")
+        };
+        assert_eq!((record.who.on_behalf_of.as_str(), record.who.proof), ("ana@acme.example", Proof::Key));
+        assert!(evidence.as_ref().is_some_and(|evidence| evidence.contains("key")), "{record:?}");
+        let starter = started_by.as_ref().map(|by| (by.as_str(), *started_by_proof));
+        assert_eq!(starter, Some(("bo@acme.example", Some(Proof::Principal))));
+        assert!(started_by_evidence.as_ref().is_some_and(|evidence| evidence.contains("jwt/bo@acme.example")));
+        scenario.audit_verify().await.ok();
+    });
+}
+
+#[test]
+fn nobody_starts_a_run_for_somebody_else_who_may_not() {
+    run(async {
+        let scenario = Scenario::on_authorized("not-started-for").await;
+        lets_leads_start_for_others(&scenario);
+        let worker = scenario.start_worker().await;
+        scenario.keep(worker);
+        // Her signature is good, and whoever sends it is not her.
+        let task = scenario.signed_task("Refund order o2", "ana@acme.example");
+        scenario.as_person("mallory@acme.example").await.start_input(&task.to_string()).await;
+        scenario.wait_closed().await;
+        assert!(scenario.refund_calls().await.is_empty());
+        let refused = scenario.records_where(|body| matches!(body, RecordBody::OperatorRefused { .. })).await;
+        let [record] = &refused[..] else { panic!("{refused:#?}") };
+        let RecordBody::OperatorRefused { action, by, proof, .. } = &record.body else { panic!("{record:?}") };
+        assert_eq!((action.as_str(), by.as_str(), *proof), ("start_run", "mallory@acme.example", Proof::Principal));
     });
 }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
-use futures::TryStreamExt as _;
+use futures::{Stream, TryStreamExt as _};
 use mandate_domain::{AgentResult, render};
 use mandate_workflows::WORKFLOW_TYPE;
 use serde::{Serialize, de::DeserializeOwned};
@@ -251,6 +251,12 @@ impl Temporal {
     pub async fn list(&self, filter: &str, limit: usize) -> anyhow::Result<Vec<WorkflowExecution>> {
         let options = WorkflowListOptions::builder().limit(limit).build();
         let listed = self.client.list_workflows(filter, options).try_collect().await;
+        listed.map_err(|error| anyhow::anyhow!("cannot list runs: {}", innermost(&error)))
+    }
+
+    /// Lists all executions that a list filter finds. Temporal is asked for the next page once those before are read.
+    pub fn list_all(&self, filter: &str) -> impl Stream<Item = anyhow::Result<WorkflowExecution>> + use<> {
+        let listed = self.client.list_workflows(filter, WorkflowListOptions::default());
         listed.map_err(|error| anyhow::anyhow!("cannot list runs: {}", innermost(&error)))
     }
 

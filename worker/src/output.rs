@@ -91,6 +91,12 @@ impl Progress {
         self.0.set_message(what);
     }
 
+    /// Whether nobody sees it.
+    #[must_use]
+    pub fn is_hidden(&self) -> bool {
+        self.0.is_hidden()
+    }
+
     /// Takes it away.
     pub fn end(&self) {
         self.0.finish_and_clear();

@@ -2,11 +2,11 @@
 //! Found by Temporal's own query, read from each run's own.
 //!
 //! A run's state says what it waits for only while nothing else is under way, so a run that works or is paused is asked
-//! too. A run whose worker is down gives no answer: it is named at the end and holds nobody up.
+//! too. However many there are: they are listed page by page, and asked meanwhile. A run whose worker is down gives no answer: it is named at the end and holds nobody up.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
-use futures::{StreamExt as _, stream};
+use futures::{Stream, StreamExt as _, TryStreamExt as _};
 use mandate_domain::render;
 use mandate_workflows::snapshot::{PendingQuestion, PendingRequest, Status, UnknownCall};
 use serde::Serialize;
@@ -19,26 +19,24 @@ use crate::{
     output::{self, Exit, OutputFormat, Progress},
 };
 
-/// Runs that wait for people, as a person would type it too. An empty list of approvers is no attribute at all: the
-/// server takes such an attribute away.
-const WAITS: &str = "ExecutionStatus = 'Running' AND (MandateState IN ('AwaitingApproval', 'AwaitingAnswer', \
-                     'OutcomeUnknown') OR MandateApprovers IS NOT NULL)";
-/// Runs in which something may wait beside what is under way. A request would show in the approvers.
-const MAY_WAIT: &str =
-    "ExecutionStatus = 'Running' AND MandateState IN ('Running', 'Paused') AND MandateApprovers IS NULL";
-/// Most runs of either kind that are asked.
-const RUNS_MAX: usize = 500;
+/// Runs in which something may wait for people: those that say so, and those that work or are paused. An empty list of
+/// approvers is no attribute at all: the server takes such an attribute away. One list, and not one for each kind: a run
+/// that goes from one to the other while they are read would be in neither.
+const MAY_WAIT: &str = "ExecutionStatus = 'Running' AND (MandateState IN ('AwaitingApproval', 'AwaitingAnswer', \
+                        'OutcomeUnknown', 'Running', 'Paused') OR MandateApprovers IS NOT NULL)";
 /// How many runs are asked at once: those of dead workers are waited for together.
 const ASKED_AT_ONCE: usize = 64;
 /// How long one run may take to answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(3);
 /// How many silent runs are named.
 const NAMED_MAX: usize = 10;
+/// After how many runs whoever has no terminal is told how far it is.
+const TOLD_EVERY: usize = 500;
 /// How much of a foreign text stands in a row, in characters.
 const CELL_CHARS_MAX: usize = 80;
 
 /// A run that was found.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Found {
     workflow_id: String,
     run_id: String,
@@ -79,8 +77,7 @@ struct Silent {
 /// When Temporal cannot be asked. Runs that give no answer are named on stderr.
 pub async fn approvals(global: &Global, options: &Listing) -> anyhow::Result<Exit> {
     let temporal = connection::connect(global).await?;
-    let runs = found(&temporal).await?;
-    let (mut waiting, silent) = ask_all(&temporal, runs).await;
+    let (mut waiting, silent) = ask_all(found(&temporal), async |run| ask(&temporal, run).await).await?;
     waiting.sort_by(|one, other| one.order().cmp(&other.order()));
     match options.output {
         OutputFormat::Json => output::json(&waiting)?,
@@ -94,34 +91,44 @@ pub async fn approvals(global: &Global, options: &Listing) -> anyhow::Result<Exi
     Ok(Exit::Done)
 }
 
-/// The runs to ask, each once.
-async fn found(temporal: &Temporal) -> anyhow::Result<BTreeSet<Found>> {
-    let (waits, may_wait) = tokio::try_join!(temporal.list(WAITS, RUNS_MAX), temporal.list(MAY_WAIT, RUNS_MAX))?;
-    if waits.len() == RUNS_MAX || may_wait.len() == RUNS_MAX {
-        output::note(format_args!("warning: more than {RUNS_MAX} runs are open, and not all of them are asked"));
-    }
-    let run = |run: &temporalio_client::WorkflowExecution| Found {
-        workflow_id: run.id().to_owned(),
-        run_id: run.run_id().to_owned(),
-    };
-    Ok(waits.iter().chain(&may_wait).map(run).collect())
+/// The runs to ask, however many, as Temporal lists them page by page.
+fn found(temporal: &Temporal) -> impl Stream<Item = anyhow::Result<Found>> {
+    temporal
+        .list_all(MAY_WAIT)
+        .map_ok(|run| Found { workflow_id: run.id().to_owned(), run_id: run.run_id().to_owned() })
 }
 
-async fn ask_all(temporal: &Temporal, runs: BTreeSet<Found>) -> (Vec<Waiting>, Vec<Silent>) {
-    let (progress, mut asked, all) = (Progress::start(), 0, runs.len());
-    let answers = stream::iter(runs).map(|run| ask(temporal, run)).buffer_unordered(ASKED_AT_ONCE).inspect(|_| {
-        asked += 1;
-        progress.say(format!("asked {asked} of {all} runs"));
-    });
-    let (mut waiting, mut silent) = (Vec::new(), Vec::new());
-    for answer in answers.collect::<Vec<_>>().await {
+/// Asks each run, some at once, while the next ones are listed. Only what waits is kept.
+async fn ask_all(
+    runs: impl Stream<Item = anyhow::Result<Found>>,
+    ask: impl AsyncFn(Found) -> Result<Vec<Waiting>, Silent>,
+) -> anyhow::Result<(Vec<Waiting>, Vec<Silent>)> {
+    let progress = Progress::start();
+    let (mut waiting, mut silent, mut asked) = (Vec::new(), Vec::new(), 0_usize);
+    let answers = runs.map_ok(async |run| Ok(ask(run).await)).try_buffer_unordered(ASKED_AT_ONCE);
+    let mut answers = std::pin::pin!(answers);
+    while let Some(answer) = answers.next().await {
         match answer {
-            Ok(found) => waiting.extend(found),
-            Err(one) => silent.push(one),
+            Ok(Ok(found)) => waiting.extend(found),
+            Ok(Err(one)) => silent.push(one),
+            Err(error) => {
+                progress.end();
+                return Err(error);
+            }
         }
+        asked += 1;
+        tell(&progress, asked);
     }
     progress.end();
-    (waiting, silent)
+    Ok((waiting, silent))
+}
+
+/// Says how far it is: all the time on a terminal, elsewhere now and then.
+fn tell(progress: &Progress, asked: usize) {
+    progress.say(format!("asked {asked} runs"));
+    if progress.is_hidden() && asked.is_multiple_of(TOLD_EVERY) {
+        output::note(format_args!("asked {asked} runs so far"));
+    }
 }
 
 async fn ask(temporal: &Temporal, run: Found) -> Result<Vec<Waiting>, Silent> {
@@ -217,6 +224,12 @@ fn warning(silent: &[Silent]) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        cell::{Cell, RefCell},
+        collections::BTreeSet,
+    };
+
+    use futures::stream;
     use serde_json::json;
 
     use super::*;
@@ -271,19 +284,54 @@ mod tests {
         assert!(said.ends_with("(no answer within 3s)") && said.lines().count() == 1, "{said}");
     }
 
+    /// So many runs as no single page of Temporal holds: all are asked, few at once, and none is held back by a limit.
+    #[tokio::test]
+    async fn however_many_runs_there_are_each_is_asked_once() {
+        const RUNS: usize = 2_500;
+        let run = |number: usize| Found { workflow_id: format!("w{number}"), run_id: format!("run-{number}") };
+        let (listed, at_once, most) = (Cell::new(0), Cell::new(0_usize), Cell::new(0_usize));
+        let runs = stream::iter(0..RUNS).map(|number| {
+            listed.set(number + 1);
+            Ok(run(number))
+        });
+        let asked = RefCell::new(BTreeSet::new());
+        let (waiting, silent) = ask_all(runs, async |run| {
+            at_once.set(at_once.get() + 1);
+            most.set(most.get().max(at_once.get()));
+            assert!(listed.get() <= asked.borrow().len() + ASKED_AT_ONCE + 1, "no more is listed than is asked");
+            tokio::task::yield_now().await;
+            at_once.set(at_once.get() - 1);
+            let number = asked.borrow().len();
+            assert!(asked.borrow_mut().insert(run.run_id.clone()), "{run:?} is asked twice");
+            if number % 100 == 99 {
+                return Err(Silent { workflow_id: run.workflow_id, why: "no answer".into() });
+            }
+            Ok(all_of(&run, status(&json!({})), vec![pending("r1-7f3a9c")]))
+        })
+        .await
+        .unwrap();
+        assert_eq!((asked.borrow().len(), waiting.len(), silent.len()), (RUNS, RUNS - 25, 25));
+        assert!(most.get() > 1 && most.get() <= ASKED_AT_ONCE, "{}", most.get());
+    }
+
+    #[tokio::test]
+    async fn a_list_that_breaks_off_is_no_list() {
+        let run = Found { workflow_id: "w".into(), run_id: "run".into() };
+        let runs = stream::iter([Ok(run), Err(anyhow::anyhow!("cannot list runs: gone"))]);
+        let error = ask_all(runs, async |_| Ok(Vec::new())).await.unwrap_err();
+        assert_eq!(error.to_string(), "cannot list runs: gone");
+    }
+
     #[test]
-    fn the_queries_leave_no_state_out_in_which_something_can_wait() {
+    fn the_query_leaves_no_state_out_in_which_something_can_wait() {
         use mandate_domain::RunState;
+        let named = |state: RunState| MAY_WAIT.contains(&format!("'{}'", state.as_str()));
         let waits = [RunState::AwaitingApproval, RunState::AwaitingAnswer, RunState::OutcomeUnknown];
-        let named = |query: &str, state: RunState| query.contains(&format!("'{}'", state.as_str()));
-        for state in waits {
-            assert!(named(WAITS, state), "{}", state.as_str());
-        }
-        for state in [RunState::Running, RunState::Paused] {
-            assert!(named(MAY_WAIT, state), "{}", state.as_str());
+        for state in waits.into_iter().chain([RunState::Running, RunState::Paused]) {
+            assert!(named(state), "{}", state.as_str());
         }
         for over in [RunState::Completed, RunState::Stopped, RunState::Failed, RunState::Cancelled] {
-            assert!(!named(WAITS, over) && !named(MAY_WAIT, over), "{}", over.as_str());
+            assert!(!named(over), "{}", over.as_str());
         }
     }
 }
