@@ -2,7 +2,8 @@
 //! Found by Temporal's own query, read from each run's own.
 //!
 //! A run's state says what it waits for only while nothing else is under way, so a run that works or is paused is asked
-//! too. However many there are: they are listed page by page, and asked meanwhile. A run whose worker is down gives no answer: it is named at the end and holds nobody up.
+//! too. However many there are: they are listed page by page, and asked meanwhile. A run whose worker is down gives no
+//! answer: it is named at the end and holds nobody up.
 
 use std::time::Duration;
 
