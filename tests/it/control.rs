@@ -127,7 +127,12 @@ async fn tell_all(scenario: &Scenario, state: &str, signal: &str) {
     let input = json!({ "by": KIM, "comment": "drill" }).to_string();
     let query = in_state(scenario, state);
     let batch = ["workflow", "signal", "--query", &query, "--name", signal, "--reason", "drill", "--yes"];
-    scenario.temporal(&[&batch[..], &["--input", &input]].concat()).await.ok();
+    // The server carries out one batch of a namespace at a time.
+    until("the batch begins", async || {
+        let said = scenario.temporal(&[&batch[..], &["--input", &input]].concat()).await;
+        (!said.stderr.contains("Max concurrent batch operations")).then(|| said.ok())
+    })
+    .await;
 }
 
 async fn status(scenario: &Scenario, id: &str) -> WorkflowExecutionStatus {

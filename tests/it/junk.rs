@@ -81,10 +81,14 @@ fn five_thousand_messages_that_say_nothing_leave_a_waiting_run_small_and_its_req
 
         let mut decision = scenario.signed_decision(&request, Verdict::Approve, BO);
         decision["verdict"] = "approve".into();
-        // Decisions that are no good may still wait for their review before it.
+        // Decisions that are no good may still wait for their review before it, and the run may just go on in a new execution.
         until("the right decision counts", async || match scenario.update_decide(&decision).await {
             Told::Answered(Answer::Accepted { .. }) => Some(()),
-            Told::Answered(Answer::Refused { reason }) if reason.contains("send this one again later") => None,
+            Told::Answered(Answer::Refused { reason }) | Told::TurnedAway(reason)
+                if reason.contains("send this one again later") =>
+            {
+                None
+            }
             other => panic!("{other:?}"),
         })
         .await;

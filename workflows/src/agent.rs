@@ -206,7 +206,8 @@ impl AgentWorkflow {
         if self.inbox.len() >= INBOX_MAX {
             return Err("too many messages wait for this run; send this one again later".into());
         }
-        self.run.as_ref().ok_or_else(|| "the run has not begun".into())
+        // A run that goes on in a new execution has not taken up its state at the first moment.
+        self.run.as_ref().ok_or_else(|| "the run has not begun in this execution; send this one again later".into())
     }
 
     fn next_update(&mut self) -> u64 {

@@ -131,13 +131,8 @@ impl Signed {
     }
 }
 
-/// What the event of a message says, if it was looked up.
-enum Event {
-    NotAsked,
-    Found(MessageEvent),
-    /// The history does not have it as the workflow says it arrived.
-    Missing(String),
-}
+/// The event of a message, or why the history does not have it as the workflow says it arrived.
+type Found = Result<MessageEvent, String>;
 
 impl Governed {
     /// Finds out who sent a message and whether it was accepted in time.
@@ -147,10 +142,13 @@ impl Governed {
         run: &Admitted,
         sent: SentMessage<'_>,
     ) -> Result<Signed, ActivityFailure> {
-        let event = match self.event_of(caller, run, &sent).await? {
-            Event::NotAsked => None,
-            Event::Found(event) => Some(event),
-            Event::Missing(reason) => return Signed::refused(sent.claimed_by, reason),
+        let event = if self.asks_for_event(caller, &sent) {
+            match self.find_event(caller, run, &sent).await? {
+                Ok(event) => Some(event),
+                Err(reason) => return Signed::refused(sent.claimed_by, reason),
+            }
+        } else {
+            None
         };
         let accepted_ms = event.as_ref().map(|event| event.time_ms);
         if let (Some(accepted_ms), Some(expires_ms)) = (accepted_ms, sent.expires_ms)
@@ -171,34 +169,39 @@ impl Governed {
             answer => answer?,
         };
         match answer {
-            Ok(proved) => {
-                let signed = Signed::proved(proved);
-                let came_before = self.came_before(run, &sent, event.as_ref(), &signed).await?;
-                Ok(Signed { came_before, ..signed })
-            }
+            Ok(proved) => self.first_to_bring(caller, run, &sent, event, Signed::proved(proved)).await,
             Err(unproved) if on(Guard::Proved) => Signed::refused(sent.claimed_by, unproved.to_string()),
             Err(_) => Ok(Signed { refused: None, ..Signed::refused(sent.claimed_by, String::new())? }),
         }
     }
 
-    /// Whether an earlier message of this run carried the same evidence, where that matters. Of earlier executions the
-    /// server tells what it still has.
-    async fn came_before(
+    /// Whether an earlier message of this run carried the same evidence, where that matters: looked up for what is proved
+    /// alone, since anybody can send what is not.
+    async fn first_to_bring(
         &self,
+        caller: &Caller,
         run: &Admitted,
         sent: &SentMessage<'_>,
-        event: Option<&MessageEvent>,
-        signed: &Signed,
-    ) -> Result<bool, ActivityFailure> {
-        let (Some(once), Some(event), Some(arrival)) = (&signed.once, event, sent.arrival) else { return Ok(false) };
-        if !sent.said.needs_first(sent.evidence) {
-            return Ok(false);
-        }
-        if event.earlier.contains(once) {
-            return Ok(true);
-        }
+        event: Option<MessageEvent>,
+        signed: Signed,
+    ) -> Result<Signed, ActivityFailure> {
+        let (Some(once), true) = (&signed.once, sent.said.needs_first(sent.evidence)) else { return Ok(signed) };
+        let event = match event {
+            Some(event) => event,
+            None => match self.find_event(caller, run, sent).await? {
+                Ok(event) => event,
+                Err(reason) => return Signed::refused(sent.claimed_by, reason),
+            },
+        };
+        let run_id = sent.arrival.map_or(caller.run_id.as_str(), |arrival| arrival.run_id.as_str());
+        let came_before = event.earlier.contains(once) || self.came_in_before(run, run_id, once).await?;
+        Ok(Signed { came_before, ..signed })
+    }
+
+    /// Whether evidence came in to an execution before this one, as far as the server still has them.
+    async fn came_in_before(&self, run: &Admitted, run_id: &str, once: &Digest) -> Result<bool, ActivityFailure> {
         let workflow_id = &run.chain.workflow_id;
-        let mut run_id = arrival.run_id.clone();
+        let mut run_id = run_id.to_owned();
         while let Some(before) =
             self.executions.started(workflow_id, &run_id).await?.and_then(|started| started.continued_run_id)
         {
@@ -211,32 +214,34 @@ impl Governed {
         Ok(false)
     }
 
-    /// The event of a message, where something in it is needed: who sent it, when it was accepted, or what came before.
-    async fn event_of(
+    /// Whether something in the event of a message is needed to prove it: who sent it, or when it was accepted.
+    fn asks_for_event(&self, caller: &Caller, sent: &SentMessage<'_>) -> bool {
+        let late = sent.expires_ms.is_some_and(|expires_ms| caller.now_ms() >= expires_ms);
+        late || self.identities.asks_for_events()
+    }
+
+    /// Finds the event of a message in the history of the execution that it is said to have come in to.
+    async fn find_event(
         &self,
         caller: &Caller,
         run: &Admitted,
         sent: &SentMessage<'_>,
-    ) -> Result<Event, ActivityFailure> {
-        let late = sent.expires_ms.is_some_and(|expires_ms| caller.now_ms() >= expires_ms);
-        if !late && !self.identities.asks_for_events() && !sent.said.needs_first(sent.evidence) {
-            return Ok(Event::NotAsked);
-        }
+    ) -> Result<Found, ActivityFailure> {
         let Some(arrival) = sent.arrival else {
-            return Ok(Event::Missing("the run does not say where the message came in".to_owned()));
+            return Ok(Err("the run does not say where the message came in".to_owned()));
         };
         if !sent.said.comes_as(&arrival.name) {
-            return Ok(Event::Missing("it is no message of the kind that it came in as".to_owned()));
+            return Ok(Err("it is no message of the kind that it came in as".to_owned()));
         }
         if !self.is_own(caller, run, &arrival.run_id).await? {
-            return Ok(Event::Missing(format!("execution `{}` is none of this run", arrival.run_id)));
+            return Ok(Err(format!("execution `{}` is none of this run", arrival.run_id)));
         }
         let workflow_id = &run.chain.workflow_id;
         let found = self.executions.message(workflow_id, &arrival.run_id, &arrival.name, arrival.ordinal).await?;
         Ok(match found {
-            Some(event) if (sent.is_same)(Lenient::json(event.payload.clone())) => Event::Found(event),
-            Some(_) => Event::Missing("its event in history says something else".to_owned()),
-            None => Event::Missing("history has no event of it".to_owned()),
+            Some(event) if (sent.is_same)(Lenient::json(event.payload.clone())) => Ok(event),
+            Some(_) => Err("its event in history says something else".to_owned()),
+            None => Err("history has no event of it".to_owned()),
         })
     }
 

@@ -132,7 +132,9 @@ impl Governed {
         match &heard.sent.instruction {
             Instruction::Resolve { call, resolution } => self.resolve(tx, run, heard, *call, *resolution).await,
             Instruction::Answer { question, text } => self.take_answer(tx, run, heard, question, text).await,
-            Instruction::Steer { .. } | Instruction::Pause | Instruction::Resume => self.take_in(tx, run, heard).await,
+            Instruction::Steer { .. } => self.take_in(tx, run, heard, PersonAction::Steer { run: run.about() }).await,
+            Instruction::Pause => self.take_in(tx, run, heard, PersonAction::Pause { run: run.about() }).await,
+            Instruction::Resume => self.take_in(tx, run, heard, PersonAction::Resume { run: run.about() }).await,
         }
     }
 
@@ -142,20 +144,13 @@ impl Governed {
         tx: &mut Tx,
         run: &Admitted,
         heard: &Heard<'_>,
+        action: PersonAction<'_>,
     ) -> Result<InstructionReview, ActivityFailure> {
         let refused = match tx.recorded(&heard.key()).await? {
             // The answer of an earlier attempt may have been lost: the same instruction is told the same.
             Some(RecordBody::Instructed { refused, .. }) => refused,
             Some(_) => return Err(StoreError::KeyConflict { key: heard.key() }.into()),
             None => {
-                let run_of = run.about();
-                let action = match &heard.sent.instruction {
-                    Instruction::Pause => PersonAction::Pause { run: run_of },
-                    Instruction::Resume => PersonAction::Resume { run: run_of },
-                    Instruction::Steer { .. } | Instruction::Answer { .. } | Instruction::Resolve { .. } => {
-                        PersonAction::Steer { run: run_of }
-                    }
-                };
                 let checked = self.check_instruction(tx, heard, action).await?;
                 let refused = checked.refused.clone();
                 self.record_instructed(tx, run, heard, checked).await?;
