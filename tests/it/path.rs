@@ -5,6 +5,7 @@
 
 mod approvals;
 mod close;
+mod commits;
 mod decisions;
 mod lost_answers;
 mod model;
