@@ -9,7 +9,6 @@ use temporalio_common::error::ApplicationFailure;
 use temporalio_sdk::activities::ActivityError;
 
 use crate::{
-    clock::ReadClockError,
     executions::LookUpError,
     identity::IdentityUnavailable,
     models::ModelError,
@@ -23,8 +22,6 @@ use crate::{
 pub(crate) enum ActivityFailure {
     #[error("the store refuses")]
     Store(#[from] StoreError),
-    #[error("the clock of this machine cannot be read")]
-    Clock(#[from] ReadClockError),
     #[error("the Temporal server cannot be asked about the execution")]
     Server(#[from] LookUpError),
     #[error("a value has no canonical form")]
@@ -82,7 +79,6 @@ impl ActivityFailure {
     fn verdict(&self) -> (&'static str, Verdict) {
         match self {
             Self::Store(error) => store_verdict(error),
-            Self::Clock(_) => ("ClockUnreadable", Verdict::Again(None)),
             Self::Server(_) => ("ServerUnreachable", Verdict::Again(None)),
             Self::Canonical(_) => ("NotCanonical", Verdict::Never),
             Self::Schema(_) => ("BrokenSchema", Verdict::Never),
@@ -110,6 +106,9 @@ impl ActivityFailure {
 
 /// An unreachable or busy store passes; one that holds something else than the run expects does not.
 fn store_verdict(error: &StoreError) -> (&'static str, Verdict) {
+    if matches!(error, StoreError::Clock(_)) {
+        return ("ClockUnreadable", Verdict::Again(None));
+    }
     if error.may_pass() {
         return ("StoreUnavailable", Verdict::Again(None));
     }

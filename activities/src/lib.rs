@@ -16,12 +16,16 @@ pub mod operator;
 pub mod policy;
 pub mod secrets;
 pub mod store;
+#[cfg(any(test, feature = "fault-injection"))]
+pub mod test_postgres;
 pub mod tools;
 pub mod webhook;
 
 mod caller;
 mod failure;
 mod heartbeat;
+#[cfg(test)]
+mod test_stores;
 
 pub use agent_activities::{AgentActivities, Setup, SetupError};
 pub use executions::{Executions, ServerExecutions};

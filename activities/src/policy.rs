@@ -158,7 +158,7 @@ impl ActivePolicy {
         if let Some(known) = self.known(active) {
             return Ok(known);
         }
-        // The transaction holds the write lock, so that version stays the active one.
+        // The transaction keeps others from applying a bundle, so that version stays the active one.
         if let Some(version) = active {
             self.take(version, read(&self.store, version).await?);
         }

@@ -1,26 +1,35 @@
 //! The store: what has to survive a worker. Audit chains, effects and their claims, transcripts and contents, approval
-//! requests, policy bundles and the quarantine list, on one SQLite file that several worker processes of one machine
-//! share.
+//! requests, policy bundles and the quarantine list: in one SQLite file that the worker processes of one machine share,
+//! or in one PostgreSQL database that the workers of many machines share. `engine.rs` has what differs.
 //!
-//! Promises: every writing transaction takes the write lock before it reads (`BEGIN IMMEDIATE`), so what it read still
-//! holds when it commits, and a commit is on the disk (`WAL`, `synchronous=FULL`) before it returns. Rows that hold
-//! content name their encoding; audit records hold no content. Every statement is a fixed text.
+//! Promises: every writing transaction locks what it depends on before it reads, so what it read still holds when it
+//! commits, and a commit is on the disk before it returns. Rows that hold content name their encoding; audit records
+//! hold no content. Every statement is a fixed text.
 //!
-//! Deliberately absent: network file systems (their locks are not to be trusted) and any decision. What a row means
-//! for a call is decided by the governed path.
+//! Deliberately absent: any decision. What a row means for a call is decided by the governed path.
 
-use std::{io, path::PathBuf, sync::Arc};
+use std::{
+    io,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use mandate_domain::{AddressKey, ChainHead, EffectId, StoreId, canonical};
-use sqlx::{Sqlite, SqlitePool, Transaction};
+
+use crate::clock::{BootTime, ReadClockError};
 
 mod effects;
+mod engine;
 mod facts;
 mod inspect;
 mod keys;
 mod notices;
 mod open;
 mod own;
+mod place;
 mod policy;
 mod questions;
 mod reads;
@@ -36,6 +45,7 @@ pub use inspect::{Inspection, TenantKey};
 pub use keys::AddressKeySource;
 pub use open::StoreSettings;
 pub(crate) use own::{NewBundle, OwnTx, bounded};
+pub use place::{ParsePostgresUrlError, PostgresUrl, StorePlace};
 pub use policy::{BundleRow, BundleSummary};
 pub use questions::{QuestionRow, QuestionState};
 pub use reads::{ReplyRow, RunRow, RunSummary};
@@ -51,9 +61,9 @@ pub struct Store {
 
 struct Inner {
     id: StoreId,
-    /// One connection: writers of one process queue here instead of polling the file lock.
-    writer: SqlitePool,
-    readers: SqlitePool,
+    engine: Box<dyn engine::Engine>,
+    /// Transactions that were committed through this handle.
+    commits: AtomicU64,
     tenants: tenants::Tenants,
     transcripts: transcript::Cache,
     runs: reads::RunCache,
@@ -69,21 +79,34 @@ impl std::fmt::Debug for Store {
 /// Why the store could not do something.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The file cannot be opened or is no store of ours. Fix path or permissions; nothing was changed.
-    #[error("store `{}` cannot be opened", path.display())]
+    /// The store cannot be opened or is none of ours. Fix path, address, password or permissions; nothing was changed.
+    #[error("store `{place}` cannot be opened")]
     Unreadable {
-        /// The file.
-        path: PathBuf,
+        /// The file or the database.
+        place: String,
         /// Why.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// A newer program has written the store. Use that program; nothing was changed.
+    #[error("store `{place}` has schema {found} and this program knows schemas up to {known}")]
+    SchemaNewer {
+        /// The file or the database.
+        place: String,
+        /// The schema that it has.
+        found: i64,
+        /// The newest one that this program knows.
+        known: i64,
+    },
     /// Others held the store for too long. Retry.
     #[error("the store is busy")]
     Busy,
-    /// The database failed. Retry: a full disk or a lost file may come back.
+    /// The database failed. Retry: a full disk may be emptied, a server that is gone may come back.
     #[error("the store failed")]
     Query(#[source] sqlx::Error),
+    /// The clock that claims are made by cannot be read.
+    #[error("the clock of this machine cannot be read")]
+    Clock(#[from] ReadClockError),
     /// The row was written by a newer program. Upgrade this one.
     #[error("{what} has the unknown encoding `{encoding}`")]
     UnknownEncoding {
@@ -181,25 +204,6 @@ pub enum StoreError {
     },
 }
 
-/// `SQLITE_BUSY` and `SQLITE_LOCKED`, `SQLITE_CORRUPT` and `SQLITE_NOTADB`: the low byte of the extended codes.
-const BUSY: [i32; 2] = [5, 6];
-const DAMAGED: [i32; 2] = [11, 26];
-
-impl From<sqlx::Error> for StoreError {
-    fn from(error: sqlx::Error) -> Self {
-        let code = error
-            .as_database_error()
-            .and_then(sqlx::error::DatabaseError::code)
-            .and_then(|code| code.parse::<i32>().ok());
-        match code.map(|code| code & 0xff) {
-            Some(code) if BUSY.contains(&code) => Self::Busy,
-            Some(code) if DAMAGED.contains(&code) => Self::Corrupt { what: error.to_string() },
-            Some(_) | None if matches!(error, sqlx::Error::PoolTimedOut) => Self::Busy,
-            Some(_) | None => Self::Query(error),
-        }
-    }
-}
-
 impl From<canonical::CanonicalError> for StoreError {
     fn from(error: canonical::CanonicalError) -> Self {
         Self::NotCanonical(error)
@@ -222,8 +226,9 @@ impl StoreError {
     #[must_use]
     pub fn may_pass(&self) -> bool {
         match self {
-            Self::Unreadable { .. } | Self::Busy | Self::Query(_) | Self::AddressKey { .. } => true,
-            Self::UnknownEncoding { .. }
+            Self::Unreadable { .. } | Self::Busy | Self::Query(_) | Self::Clock(_) | Self::AddressKey { .. } => true,
+            Self::SchemaNewer { .. }
+            | Self::UnknownEncoding { .. }
             | Self::OtherStore { .. }
             | Self::BehindRun { .. }
             | Self::Corrupt { .. }
@@ -267,24 +272,65 @@ impl Store {
         if let Some(key) = self.inner.tenants.verified(tenant) {
             return Ok(key);
         }
-        if let Some(key) = self.inner.tenants.known(tenant, &self.inner.readers).await? {
+        if let Some(key) = self.inner.tenants.known(tenant, &mut *self.reader().await?).await? {
             return Ok(key);
         }
-        let mut tx = self.begin_immediate().await?;
-        let key = self.inner.tenants.key(tenant, &mut tx).await?;
+        let locks = engine::Locks { chain: None, standing: engine::Standing::Reads };
+        let mut tx = self.inner.engine.begin(locks).await?;
+        let key = self.inner.tenants.key(tenant, &mut *tx).await?;
         tx.commit().await?;
+        self.count_commit();
         Ok(key)
     }
 
-    /// Takes the write lock before anything is read.
-    async fn begin_immediate(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
-        Ok(self.inner.writer.begin_with("BEGIN IMMEDIATE").await?)
+    /// The present moment on the clock by which this store's claims are made.
+    ///
+    /// # Errors
+    /// [`StoreError`] of the clock or the database.
+    pub async fn now(&self) -> Result<BootTime, StoreError> {
+        self.reader().await?.now().await
+    }
+
+    /// How many transactions were committed through this handle and its clones.
+    #[must_use]
+    pub fn commits(&self) -> u64 {
+        self.inner.commits.load(Ordering::Relaxed)
+    }
+
+    fn count_commit(&self) {
+        self.inner.commits.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A connection that reads what is committed.
+    async fn reader(&self) -> Result<Box<dyn engine::Connection>, StoreError> {
+        self.inner.engine.reader().await
     }
 
     /// Closes all connections. Open transactions are waited for.
     pub async fn close(&self) {
-        self.inner.readers.close().await;
-        self.inner.writer.close().await;
+        self.inner.engine.close().await;
+    }
+}
+
+#[cfg(test)]
+impl Store {
+    /// Changes the store behind everybody's back, and answers how many rows it changed.
+    pub(crate) async fn damage(&self, statement: &'static str) -> u64 {
+        self.damage_with(statement, &[]).await
+    }
+
+    /// Tells the one writing connection of a store on SQLite something, outside any transaction.
+    pub(crate) async fn pragma(&self, pragma: &'static str) {
+        self.inner.engine.pragma(pragma).await;
+    }
+
+    pub(crate) async fn damage_with(&self, statement: &'static str, values: &[&str]) -> u64 {
+        let locks = engine::Locks { chain: None, standing: engine::Standing::Changes };
+        let mut tx = self.inner.engine.begin(locks).await.unwrap();
+        let query = values.iter().fold(engine::query(statement), |query, value| query.bind(*value));
+        let changed = query.execute(&mut *tx).await.unwrap();
+        tx.commit().await.unwrap();
+        changed
     }
 }
 

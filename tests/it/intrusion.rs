@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use mandate_activities::{
     AgentActivities, Metrics, ServerExecutions, Setup,
     policy::ActivePolicy,
-    store::{AddressKeySource, Store, StoreSettings},
+    store::{AddressKeySource, Store, StorePlace, StoreSettings},
 };
 use mandate_domain::{ChainHead, ToolCallId, audit::RecordBody};
 use mandate_tests::{Scenario, profile_folder, run};
@@ -91,7 +91,7 @@ fn a_foreign_workflow_is_refused_and_recorded() {
 pub(crate) async fn activities(scenario: &Scenario) -> AgentActivities {
     let config = Config::load(&scenario.path(""), &profile_folder()).unwrap();
     let settings = StoreSettings {
-        path: scenario.path("var/mandate.db"),
+        place: StorePlace::File(scenario.path("var/mandate.db")),
         address_keys: AddressKeySource::Folder(scenario.path("var/keys")),
     };
     let store = Store::open(settings).await.unwrap();

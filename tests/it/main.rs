@@ -12,6 +12,7 @@
 
 mod approval;
 mod attributes;
+mod backup;
 mod bad_input;
 mod cancel_halt;
 mod commands;
@@ -36,6 +37,7 @@ mod intrusion;
 mod junk;
 mod kill;
 mod many_waiting;
+mod many_workers;
 mod mcp;
 mod metrics;
 mod notifications;
@@ -45,6 +47,7 @@ mod outages;
 #[cfg(test)]
 mod path;
 mod policies;
+mod postgres;
 mod principal;
 mod questions;
 mod races;

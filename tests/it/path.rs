@@ -5,6 +5,7 @@
 
 mod approvals;
 mod close;
+mod commits;
 mod decisions;
 mod histories;
 mod lost_answers;

@@ -2,7 +2,7 @@
 
 use mandate_activities::{
     operator::{Judged, Judgement, Operator},
-    store::{AddressKeySource, Store, StoreSettings},
+    store::{AddressKeySource, Store, StorePlace, StoreSettings},
 };
 use mandate_domain::Proof;
 use mandate_tests::{Scenario, run};
@@ -11,7 +11,7 @@ use sqlx::{Connection as _, SqliteConnection, sqlite::SqliteConnectOptions};
 /// Puts a tool into quarantine and answers the store's id.
 async fn quarantine(scenario: &Scenario) -> String {
     let settings = StoreSettings {
-        path: scenario.path("var/mandate.db"),
+        place: StorePlace::File(scenario.path("var/mandate.db")),
         address_keys: AddressKeySource::Folder(scenario.path("var/keys")),
     };
     let store = Store::open(settings).await.unwrap();

@@ -1,8 +1,7 @@
-//! What stands in SQLite files: the payments of the system of record, and the store's audit records.
+//! What stands in the database of the system of record: the payments.
 
 use std::{path::Path, time::Duration};
 
-use mandate_domain::audit::AuditRecord;
 use sqlx::{Connection as _, Row as _, SqliteConnection, sqlite::SqliteConnectOptions};
 
 /// A payment that was made.
@@ -44,14 +43,6 @@ pub(crate) async fn calls(path: &Path) -> Vec<Call> {
     rows.unwrap_or_default().iter().map(|row| Call { tool: row.get(0), key: row.get(1) }).collect()
 }
 
-/// The audit records of all runs, chain by chain.
-pub(crate) async fn records(path: &Path) -> Vec<AuditRecord> {
-    let mut database = open(path).await.expect("the store");
-    let rows = sqlx::query("SELECT canonical FROM records ORDER BY chain, sequence").fetch_all(&mut database).await;
-    let texts = rows.expect("the records").into_iter().map(|row| row.get::<String, _>(0));
-    texts.map(|text| serde_json::from_str(&text).expect("a record")).collect()
-}
-
 /// Adds an order with a text.
 pub(crate) async fn add_order(path: &Path, order: &str, items: &str) {
     let options = SqliteConnectOptions::new().filename(path);
@@ -74,11 +65,4 @@ pub(crate) async fn change(path: &Path, statement: &'static str, value: &str) ->
     let mut database = SqliteConnection::connect_with(&options).await.expect("the store");
     let done = sqlx::query(statement).bind(value.to_owned()).execute(&mut database).await;
     done.expect("the statement runs").rows_affected()
-}
-
-/// Characters of all messages of the store.
-pub(crate) async fn message_bytes(path: &Path) -> i64 {
-    let mut database = open(path).await.expect("the store");
-    let sum = sqlx::query_scalar("SELECT coalesce(sum(length(body)), 0) FROM messages").fetch_one(&mut database);
-    sum.await.expect("the messages")
 }

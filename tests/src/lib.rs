@@ -26,6 +26,7 @@ mod process;
 mod receiver;
 mod scenario;
 mod server;
+mod store_file;
 mod tokens;
 
 use std::{future::Future, sync::LazyLock};
@@ -42,6 +43,7 @@ pub use process::{Process, Said, Usage, say, say_at_terminal};
 pub use receiver::{Closed, Delivery, Receiver};
 pub use scenario::{AGENT, Execution, Scenario, Told, Way};
 pub use server::{Server, server};
+pub use store_file::{On, StoreFile};
 pub use tokens::{Draft, Issuer};
 
 /// One runtime for all tests: the client's connection lives on the runtime that made it.

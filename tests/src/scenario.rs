@@ -15,6 +15,7 @@ use std::{
     time::Duration,
 };
 
+use mandate_activities::test_postgres;
 use mandate_domain::{
     Verdict,
     audit::{AuditRecord, RecordBody},
@@ -33,8 +34,8 @@ use temporalio_common::data_converters::RawValue;
 pub use many::{Execution, Told, Way};
 
 use crate::{
-    Call, History, LONG, Payment, Process, Said, Server, database, program, say, say_at_terminal, server, until,
-    workspace_folder,
+    Call, History, LONG, On, Payment, Process, Said, Server, StoreFile, database, program, say, say_at_terminal,
+    server, until, workspace_folder,
 };
 
 /// The agent of the refunds example.
@@ -63,22 +64,53 @@ struct World {
     folder: TempDir,
     workers: AtomicUsize,
     task_queue: String,
+    store: StoreFile,
 }
 
 impl Scenario {
     /// A copy of the refunds example.
     pub async fn new(name: &str) -> Self {
-        Self::on(server().await, name)
+        Self::at(server().await, name)
     }
 
-    fn on(server: &'static Server, name: &str) -> Self {
+    /// The same with its store on an engine.
+    pub async fn on(on: On, name: &str) -> Self {
+        match on {
+            On::Sqlite => Self::new(name).await,
+            On::Postgres => {
+                let url = test_postgres::shared().database().await;
+                Self::new(name).await.in_database(&url)
+            }
+        }
+    }
+
+    /// The same with its store in this database, of which all programs are told by `MANDATE_DATABASE_URL`.
+    #[must_use]
+    pub fn in_database(mut self, url: &str) -> Self {
+        self.edit("mandate.toml", r#"path = "var/mandate.db""#, r#"url = "env:MANDATE_DATABASE_URL""#);
+        let world = Arc::get_mut(&mut self.world).expect("nobody acts yet");
+        world.store = StoreFile::Postgres(url.to_owned());
+        self.with_env("MANDATE_DATABASE_URL", url)
+    }
+
+    /// The URL of its database; nothing for a file.
+    #[must_use]
+    pub fn database_url(&self) -> String {
+        match &self.world.store {
+            StoreFile::Sqlite(_) => String::new(),
+            StoreFile::Postgres(url) => url.clone(),
+        }
+    }
+
+    fn at(server: &'static Server, name: &str) -> Self {
         let folder = tempfile::Builder::new().prefix(&format!("{name}-")).tempdir_in(&server.folder).expect("a folder");
         let example = workspace_folder().join("examples/refunds");
         for part in ["mandate.toml", "policies", "scripts", "tenants", "tools"] {
             copy(&example.join(part), &folder.path().join(part));
         }
         let (workers, task_queue) = (AtomicUsize::new(0), name.to_owned());
-        let world = Arc::new(World { kept: Mutex::default(), folder, workers, task_queue });
+        let store = StoreFile::Sqlite(folder.path().join("var/mandate.db"));
+        let world = Arc::new(World { kept: Mutex::default(), folder, workers, task_queue, store });
         let scenario = Self { name: name.to_owned(), server, world, more: Vec::new() };
         scenario.edit("mandate.toml", r#"task_queue = "mandate""#, &format!(r#"task_queue = "{name}""#));
         scenario.server_command(&[]);
@@ -400,22 +432,22 @@ impl Scenario {
 
     /// Characters of all messages of the store.
     pub async fn transcript_bytes(&self) -> i64 {
-        database::message_bytes(&self.path("var/mandate.db")).await
+        self.world.store.message_bytes().await
     }
 
     /// Changes the store behind everybody's back: how many rows.
     pub async fn tamper(&self, statement: &'static str, value: &str) -> u64 {
-        database::change(&self.path("var/mandate.db"), statement, value).await
+        self.world.store.change(statement, value).await
     }
 
     /// All audit records of the store.
     pub async fn records(&self) -> Vec<AuditRecord> {
-        self.records_in("var/mandate.db").await
+        self.world.store.records().await
     }
 
-    /// All audit records of a store.
+    /// All audit records of another store, in a file.
     pub async fn records_in(&self, store: &str) -> Vec<AuditRecord> {
-        database::records(&self.path(store)).await
+        StoreFile::Sqlite(self.path(store)).records().await
     }
 
     /// The audit records that a predicate picks.

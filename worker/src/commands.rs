@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use mandate_activities::store::{AddressKeySource, Store, StoreSettings};
+use mandate_activities::store::{AddressKeySource, PostgresUrl, Store, StorePlace, StoreSettings};
 
 use crate::{
     cli::{Audit, Cli, Command, Global},
-    config::{self, AddressKeys, Config},
+    config::{self, AddressKeys, Config, StoreAt},
     output::Exit,
 };
 
@@ -92,26 +92,47 @@ async fn settings_of(store: &config::StoreSettings) -> anyhow::Result<StoreSetti
         AddressKeys::Folder(folder) => AddressKeySource::Folder(folder.clone()),
         AddressKeys::One(secret) => AddressKeySource::Fixed(address_key(secret).await?),
     };
-    Ok(StoreSettings { path: store.path.clone(), address_keys })
+    Ok(StoreSettings { place: place_of(store).await?, address_keys })
+}
+
+async fn place_of(store: &config::StoreSettings) -> anyhow::Result<StorePlace> {
+    match &store.place {
+        StoreAt::File(path) => Ok(StorePlace::File(path.clone())),
+        StoreAt::Url(reference) => {
+            let url = reference.resolve().await.context("cannot read the store's url")?;
+            let url = PostgresUrl::parse(url).with_context(|| format!("`{reference}` holds no url of a database"))?;
+            Ok(StorePlace::Postgres(url))
+        }
+    }
 }
 
 /// The store for operators, who may have to act while something else in the folder is wrong.
 async fn open_operators_store(global: &Global) -> anyhow::Result<Store> {
     let settings = settings_of(&config::StoreSettings::load(&global.folder)?).await?;
-    let path = settings.path.display();
     anyhow::ensure!(
-        settings.path.exists(),
-        "there is no store at `{path}`: nothing was applied in this folder yet (`mandate apply` makes it)"
+        settings.place.has_store().await?,
+        "there is no store at `{}`: nothing was applied in this folder yet (`mandate apply` makes it)",
+        settings.place
     );
     Ok(Store::open(settings).await?)
 }
 
 /// A store that commands only read: one that is not there is an error, not a new store.
 async fn open_existing_store(global: &Global) -> anyhow::Result<Store> {
-    let config = load(&global.folder)?;
-    let path = &config.store.path;
-    anyhow::ensure!(path.exists(), "there is no store at `{}`: no run was opened in this folder yet", path.display());
-    open_store(&config).await
+    open_existing_store_of(&load(&global.folder)?).await
+}
+
+async fn open_existing_store_of(config: &Config) -> anyhow::Result<Store> {
+    let settings = store_settings(config).await?;
+    let (there, place) = (settings.place.has_store().await?, &settings.place);
+    anyhow::ensure!(there, "there is no store at `{place}`: no run was opened in this folder yet");
+    Ok(Store::open(settings).await?)
+}
+
+/// The store, if there is one.
+async fn open_store_if_there(config: &Config) -> anyhow::Result<Option<Store>> {
+    let settings = store_settings(config).await?;
+    if settings.place.has_store().await? { Ok(Some(Store::open(settings).await?)) } else { Ok(None) }
 }
 
 async fn address_key(secret: &mandate_activities::catalog::SecretRef) -> anyhow::Result<mandate_domain::AddressKey> {

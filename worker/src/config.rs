@@ -26,6 +26,7 @@ mod profile;
 mod reader;
 mod root;
 mod servers;
+mod store;
 mod summary;
 #[cfg(test)]
 mod tests;
@@ -62,10 +63,19 @@ pub struct Config {
 /// Where the store is and where its address keys come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreSettings {
-    /// The database file, absolute.
-    pub path: PathBuf,
+    /// The file or the database.
+    pub place: StoreAt,
     /// The keys that content is addressed with.
     pub address_keys: AddressKeys,
+}
+
+/// Where the store is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoreAt {
+    /// A file of this machine, absolute.
+    File(PathBuf),
+    /// A PostgreSQL database, by a secret reference to its URL.
+    Url(SecretRef),
 }
 
 /// Where address keys come from.

@@ -16,7 +16,6 @@ use serde_json::{Map, Value};
 use super::{Admitted, Governed, RUN_ENDED, RecordedPermit, claim::Subject, ends::Outcome, failpoint};
 use crate::{
     caller::Caller,
-    clock::BootClock,
     failure::ActivityFailure,
     guards::{self, Guard, on},
     heartbeat::Heartbeat,
@@ -268,7 +267,7 @@ impl Governed {
         };
         let effect = tx.effect(subject.effect).await?;
         let begun = effect.as_ref().is_some_and(|row| matches!(row.state, EffectState::Open));
-        if let Some(outcome) = overtaken(effect, judged)? {
+        if let Some(outcome) = overtaken(&mut tx, effect, judged).await? {
             return Ok(Decided::Ended(outcome));
         }
         if tx.is_closed() && on(Guard::ClosedRun) {
@@ -403,11 +402,15 @@ impl Governed {
 
 /// Whether another attempt was here between the look and the lock: both may have found nothing, and connecting takes
 /// time. Only the claim of the `judged` epoch was found to have run out; any other open one is somebody's.
-fn overtaken(effect: Option<EffectRow>, judged: Option<u32>) -> Result<Option<ToolCallOutcome>, ActivityFailure> {
+async fn overtaken(
+    tx: &mut Tx,
+    effect: Option<EffectRow>,
+    judged: Option<u32>,
+) -> Result<Option<ToolCallOutcome>, ActivityFailure> {
     let Some(row) = effect else { return Ok(None) };
     match row.state {
         EffectState::Open if Some(row.epoch) != judged => {
-            let wait = row.send_by.time_left(&BootClock::now()?);
+            let wait = row.send_by.time_left(&tx.now().await?);
             Err(ActivityFailure::Claimed { effect: row.effect, holder: row.holder, wait })
         }
         EffectState::Unknown { reason } => Ok(Some(ToolCallOutcome::OutcomeUnknown { reason })),

@@ -13,7 +13,6 @@ use mandate_domain::{
 use super::{Admitted, Governed, RecordedPermit, SEND_WITHIN, failpoint};
 use crate::{
     caller::Caller,
-    clock::BootClock,
     failure::ActivityFailure,
     metrics::{DecidedAction, EffectResult},
     store::Tx,
@@ -80,7 +79,7 @@ impl Governed {
         caller.not_cancelled()?;
         // Counted from before the commit: a slow commit shortens the time to send, it never lengthens it.
         let send_by = Instant::now() + SEND_WITHIN;
-        let stored_send_by = BootClock::now()?.plus(SEND_WITHIN);
+        let stored_send_by = tx.now().await?.plus(SEND_WITHIN);
         let claimed = tx.claim(subject.effect, subject.target, subject.input, &self.holder, &stored_send_by).await?;
         let intent = RecordBody::Intent {
             effect: subject.effect,

@@ -24,7 +24,6 @@ use super::{
 };
 use crate::{
     caller::Caller,
-    clock::BootClock,
     failure::ActivityFailure,
     guards::{self, Guard, on},
     heartbeat::Heartbeat,
@@ -143,7 +142,7 @@ impl Governed {
                     return Ok(Decided::Ended(replied.unwrap_or_else(|| settled_failure(&outcome))));
                 }
                 EffectState::Open => {
-                    let wait = row.send_by.time_left(&BootClock::now()?);
+                    let wait = row.send_by.time_left(&tx.now().await?);
                     if !wait.is_zero() {
                         return Err(ActivityFailure::Claimed { effect, holder: row.holder, wait });
                     }

@@ -21,7 +21,6 @@ use serde_json::{Value, json};
 use super::{Admitted, Governed, RUN_ENDED, RecordedPermit, claim::Subject, failpoint};
 use crate::{
     caller::Caller,
-    clock::BootClock,
     failure::ActivityFailure,
     guards::{self, Guard, on},
     heartbeat::Heartbeat,
@@ -167,7 +166,7 @@ impl Governed {
                 EffectState::Settled { outcome, .. } => return Ok(Looked::Ended(Told::read(outcome)?)),
                 EffectState::Unknown { reason } => return Ok(Looked::Ended(Told::not(reason))),
                 EffectState::Open => {
-                    let wait = row.send_by.time_left(&BootClock::now()?);
+                    let wait = row.send_by.time_left(&tx.now().await?);
                     if !wait.is_zero() && on(Guard::LiveClaim) {
                         return Err(ActivityFailure::Claimed { effect, holder: row.holder, wait });
                     }

@@ -13,7 +13,6 @@ use super::{
     permit::idempotency_key,
 };
 use crate::{
-    clock::BootClock,
     failure::ActivityFailure,
     guards::{Guard, on},
     metrics::EffectResult,
@@ -44,7 +43,7 @@ impl Governed {
             }
             EffectState::Open => {}
         }
-        let left = row.send_by.time_left(&BootClock::now()?);
+        let left = row.send_by.time_left(&self.store.now().await?);
         if !left.is_zero() && on(Guard::LiveClaim) {
             return Err(ActivityFailure::Claimed { effect: row.effect, holder: row.holder, wait: left });
         }
@@ -76,7 +75,7 @@ impl Governed {
         if let Some(reason) = self.keeps_from_asking(run, with).await? {
             return self.park(run, call.recorded.id, reason).await.map(Some);
         }
-        let asked_at = BootClock::now()?;
+        let asked_at = self.store.now().await?;
         let answer = self.ask_check_tool(run, row, with).await?;
         if answer.happened {
             return self.settle_checked(run, call, row, answer).await.map(Some);

@@ -7,24 +7,12 @@ use mandate_domain::{
     policy::{PolicyBundle, PolicyScope, PolicySource, Registry},
 };
 use serde_json::json;
-use sqlx::{Connection as _, SqliteConnection, sqlite::SqliteConnectOptions};
-use tempfile::TempDir;
 
 use super::*;
-use crate::store::{AddressKeySource, StoreSettings};
+use crate::test_stores::{Home, On, on_both_engines};
 
-async fn open(home: &TempDir) -> Store {
-    let settings = StoreSettings {
-        path: home.path().join("mandate.db"),
-        address_keys: AddressKeySource::Folder(home.path().join("keys")),
-    };
-    Store::open(settings).await.unwrap()
-}
-
-/// The database file itself.
-async fn raw(home: &TempDir) -> SqliteConnection {
-    let file = SqliteConnectOptions::new().filename(home.path().join("mandate.db"));
-    SqliteConnection::connect_with(&file).await.unwrap()
+async fn open(home: &Home) -> Store {
+    home.open().await
 }
 
 fn operator(store: &Store) -> Operator {
@@ -75,9 +63,8 @@ async fn last(store: &Store) -> RecordBody {
     records(store).await.pop().unwrap().body
 }
 
-#[tokio::test]
-async fn each_apply_is_a_new_version_with_its_record_and_a_rollback_too() {
-    let home = tempfile::tempdir().unwrap();
+async fn each_apply_is_a_new_version_with_its_record_and_a_rollback_too(on: On) {
+    let home = Home::new(on).await;
     let store = open(&home).await;
     let operator = operator(&store);
     let mut before = None;
@@ -105,9 +92,8 @@ async fn each_apply_is_a_new_version_with_its_record_and_a_rollback_too() {
     assert_eq!(store.runs(None).await.unwrap(), []);
 }
 
-#[tokio::test]
-async fn the_active_bundle_applied_again_changes_nothing() {
-    let home = tempfile::tempdir().unwrap();
+async fn the_active_bundle_applied_again_changes_nothing(on: On) {
+    let home = Home::new(on).await;
     let store = open(&home).await;
     let operator = operator(&store);
     // Whatever was expected: somebody who did not see the first answer asks again in the same words.
@@ -119,9 +105,8 @@ async fn the_active_bundle_applied_again_changes_nothing() {
     assert_eq!((records(&store).await.len(), store.bundles().await.unwrap().len()), (1, 1));
 }
 
-#[tokio::test]
-async fn of_two_applies_at_once_one_is_told_of_the_other() {
-    let home = tempfile::tempdir().unwrap();
+async fn of_two_applies_at_once_one_is_told_of_the_other(on: On) {
+    let home = Home::new(on).await;
     let stores = [open(&home).await, open(&home).await];
     operator(&stores[0]).apply(&permitted(None), &bundle("one", None)).await.unwrap();
     let (left, right) = (operator(&stores[0]), operator(&stores[1]));
@@ -136,9 +121,8 @@ async fn of_two_applies_at_once_one_is_told_of_the_other() {
     assert!(matches!(first, Err(OperatorError::BundleMoved { expected: 0, found: 2 })), "{first:?}");
 }
 
-#[tokio::test]
-async fn a_permission_of_a_bundle_that_was_replaced_is_not_taken() {
-    let home = tempfile::tempdir().unwrap();
+async fn a_permission_of_a_bundle_that_was_replaced_is_not_taken(on: On) {
+    let home = Home::new(on).await;
     let store = open(&home).await;
     let operator = operator(&store);
     operator.apply(&permitted(None), &bundle("one", None)).await.unwrap();
@@ -158,9 +142,8 @@ async fn a_permission_of_a_bundle_that_was_replaced_is_not_taken() {
     assert_eq!(store.active_bundle_version().await.unwrap(), Some(2));
 }
 
-#[tokio::test]
-async fn a_quarantine_is_seen_by_every_process_at_once_and_lifted_as_fast() {
-    let home = tempfile::tempdir().unwrap();
+async fn a_quarantine_is_seen_by_every_process_at_once_and_lifted_as_fast(on: On) {
+    let home = Home::new(on).await;
     let (store, other) = (open(&home).await, open(&home).await);
     let operator = operator(&store);
     let run = mandate_domain::RunChain { workflow_id: "refund-1".into(), first_run_id: "run-1".into() };
@@ -182,9 +165,8 @@ async fn a_quarantine_is_seen_by_every_process_at_once_and_lifted_as_fast() {
     assert_eq!(other.begin(&run).await.unwrap().active_bundle_version().await.unwrap(), Some(1));
 }
 
-#[tokio::test]
-async fn a_refused_act_is_recorded_each_time_and_changes_nothing() {
-    let home = tempfile::tempdir().unwrap();
+async fn a_refused_act_is_recorded_each_time_and_changes_nothing(on: On) {
+    let home = Home::new(on).await;
     let store = open(&home).await;
     let operator = operator(&store);
     let rollback = BundleToApply { rollback: true, ..bundle("one", None) };
@@ -208,9 +190,8 @@ async fn a_refused_act_is_recorded_each_time_and_changes_nothing() {
     assert_eq!((store.bundles().await.unwrap(), store.quarantine_list().await.unwrap()), (vec![], vec![]));
 }
 
-#[tokio::test]
-async fn whoever_is_in_quarantine_acts_on_nothing() {
-    let home = tempfile::tempdir().unwrap();
+async fn whoever_is_in_quarantine_acts_on_nothing(on: On) {
+    let home = Home::new(on).await;
     let store = open(&home).await;
     let operator = operator(&store);
     let olga = "person:olga@acme.example".parse().unwrap();
@@ -241,20 +222,18 @@ fn permitted_by(bundle: &BundleToApply) -> Judged {
     judged(Judgement::Permitted { policies: vec![], bundle: Some(bundle.digest.clone()) })
 }
 
-#[tokio::test]
-async fn where_the_active_bundle_cannot_be_used_the_newest_before_it_judges() {
-    let home = tempfile::tempdir().unwrap();
+async fn where_the_active_bundle_cannot_be_used_the_newest_before_it_judges(on: On) {
+    let home = Home::new(on).await;
     let store = open(&home).await;
     let operator = operator(&store);
     let (one, two) = (real("one"), real("two"));
     operator.apply(&permitted(None), &one).await.unwrap();
     operator.apply(&permitted_by(&one), &two).await.unwrap();
-    let mut db = raw(&home).await;
     // One is written in another form, one is no JSON, one bears the digest of what is to be applied.
     for (version, digest, files) in [(3, "a", "{}"), (4, "b", "{"), (5, one.digest.as_str(), "[]")] {
         let digest = if digest.len() == 1 { digest.repeat(64) } else { digest.to_owned() };
-        let row = sqlx::query("INSERT INTO bundles VALUES ($1, $2, 1, 'nobody', NULL, 'plain', $3)");
-        row.bind(version).bind(digest).bind(files).execute(&mut db).await.unwrap();
+        let row = "INSERT INTO bundles VALUES (CAST($1 AS INTEGER), $2, 1, 'nobody', NULL, 'plain', $3)";
+        store.damage_with(row, &[&version.to_string(), &digest, files]).await;
     }
     let usable = newest_usable(&store).await.unwrap();
     let trouble = usable.trouble.unwrap();
@@ -270,9 +249,8 @@ async fn where_the_active_bundle_cannot_be_used_the_newest_before_it_judges() {
     assert_eq!(newest_usable(&store).await.unwrap().trouble, None);
 }
 
-#[tokio::test]
-async fn where_no_bundle_can_be_used_one_that_permits_itself_is_applied_and_nothing_else_done() {
-    let home = tempfile::tempdir().unwrap();
+async fn where_no_bundle_can_be_used_one_that_permits_itself_is_applied_and_nothing_else_done(on: On) {
+    let home = Home::new(on).await;
     let store = open(&home).await;
     let operator = operator(&store);
     assert!(matches!(newest_usable(&store).await, Err(OpenPolicyError::Nothing)));
@@ -286,9 +264,8 @@ async fn where_no_bundle_can_be_used_one_that_permits_itself_is_applied_and_noth
     assert_eq!(operator.apply(&permitted_by(&one), &one).await.unwrap(), Applied::Applied { version: 2 });
 }
 
-#[tokio::test]
-async fn a_bundle_that_is_too_large_is_not_applied() {
-    let home = tempfile::tempdir().unwrap();
+async fn a_bundle_that_is_too_large_is_not_applied(on: On) {
+    let home = Home::new(on).await;
     let store = open(&home).await;
     let large = BundleToApply { files: json!(["x".repeat(BUNDLE_BYTES_MAX)]), ..bundle("one", None) };
     let error = operator(&store).apply(&permitted(None), &large).await.unwrap_err();
@@ -296,9 +273,8 @@ async fn a_bundle_that_is_too_large_is_not_applied() {
     assert_eq!(store.active_bundle().await.unwrap(), None);
 }
 
-#[tokio::test]
-async fn intrusions_and_acts_stand_in_one_chain_and_a_changed_record_is_found() {
-    let home = tempfile::tempdir().unwrap();
+async fn intrusions_and_acts_stand_in_one_chain_and_a_changed_record_is_found(on: On) {
+    let home = Home::new(on).await;
     let store = open(&home).await;
     let operator = operator(&store);
     let origin = mandate_domain::Origin { run_id: "r".into(), activity_id: "1".into(), attempt: 1, worker: "w".into() };
@@ -306,8 +282,6 @@ async fn intrusions_and_acts_stand_in_one_chain_and_a_changed_record_is_found() 
     operator.apply(&permitted(None), &bundle("one", None)).await.unwrap();
     operator.quarantine(&permitted(Some("one")), &target(), "leak").await.unwrap();
     assert_eq!(records(&store).await.len(), 3);
-    store.close().await;
-    let mut db = raw(&home).await;
     let statements = [
         "UPDATE records SET canonical = replace(canonical, 'leak', 'none') WHERE sequence = 3",
         "UPDATE records SET canonical = replace(canonical, 'none', 'leak') WHERE sequence = 3",
@@ -315,8 +289,22 @@ async fn intrusions_and_acts_stand_in_one_chain_and_a_changed_record_is_found() 
     ];
     let mut found = Vec::new();
     for statement in statements {
-        assert_eq!(sqlx::query(statement).execute(&mut db).await.unwrap().rows_affected(), 1);
+        assert_eq!(store.damage(statement).await, 1);
         found.push(findings(&open(&home).await).await);
     }
     assert_eq!(found, [vec![Finding::Edited { sequence: 3 }], vec![], vec![Finding::CutOff { sequence: 3 }]]);
+}
+
+on_both_engines! {
+    each_apply_is_a_new_version_with_its_record_and_a_rollback_too
+    the_active_bundle_applied_again_changes_nothing
+    of_two_applies_at_once_one_is_told_of_the_other
+    a_permission_of_a_bundle_that_was_replaced_is_not_taken
+    a_quarantine_is_seen_by_every_process_at_once_and_lifted_as_fast
+    a_refused_act_is_recorded_each_time_and_changes_nothing
+    whoever_is_in_quarantine_acts_on_nothing
+    where_the_active_bundle_cannot_be_used_the_newest_before_it_judges
+    where_no_bundle_can_be_used_one_that_permits_itself_is_applied_and_nothing_else_done
+    a_bundle_that_is_too_large_is_not_applied
+    intrusions_and_acts_stand_in_one_chain_and_a_changed_record_is_found
 }

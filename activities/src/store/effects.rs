@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::{
     StoreError, Tx,
+    engine::{FromColumns, Row, query, query_as},
     rows::{PLAIN, column, from_json, number, parse, plain, to_json},
 };
 use crate::{
@@ -99,7 +100,6 @@ pub struct CallEndRow {
     pub outcome: ToolCallOutcome,
 }
 
-#[derive(sqlx::FromRow)]
 struct Columns {
     target: String,
     input: String,
@@ -113,6 +113,39 @@ struct Columns {
     outcome: Option<String>,
     settled_epoch: Option<i64>,
     known_by: Option<String>,
+}
+
+impl FromColumns for Columns {
+    fn read(row: Row) -> Result<Self, StoreError> {
+        let (
+            target,
+            input,
+            state,
+            epoch,
+            holder,
+            boot_id,
+            send_by_millis,
+            reason,
+            encoding,
+            outcome,
+            settled_epoch,
+            known_by,
+        ) = FromColumns::read(row)?;
+        Ok(Self {
+            target,
+            input,
+            state,
+            epoch,
+            holder,
+            boot_id,
+            send_by_millis,
+            reason,
+            encoding,
+            outcome,
+            settled_epoch,
+            known_by,
+        })
+    }
 }
 
 impl Columns {
@@ -159,7 +192,7 @@ impl Tx {
     /// # Errors
     /// [`StoreError`] of the database or of a row that cannot be read.
     pub async fn effect(&mut self, effect: EffectId) -> Result<Option<EffectRow>, StoreError> {
-        let columns: Option<Columns> = sqlx::query_as(
+        let columns: Option<Columns> = query_as(
             "SELECT target, input, state, epoch, holder, boot_id, send_by_millis, reason, encoding, outcome,
                     settled_epoch, known_by
              FROM effects WHERE chain = $1 AND effect = $2",
@@ -201,7 +234,7 @@ impl Tx {
                 }
             },
         };
-        sqlx::query(
+        query(
             "INSERT INTO effects (chain, effect, target, input, state, epoch, holder, boot_id, send_by_millis)
              VALUES ($1, $2, $3, $4, 'open', $5, $6, $7, $8)
              ON CONFLICT (chain, effect) DO UPDATE SET state = 'open', epoch = excluded.epoch,
@@ -226,7 +259,7 @@ impl Tx {
     /// # Errors
     /// [`StoreError`] of the database.
     pub async fn release(&mut self, effect: EffectId, epoch: u32) -> Result<bool, StoreError> {
-        let done = sqlx::query(
+        let done = query(
             "UPDATE effects SET state = 'released' WHERE chain = $1 AND effect = $2 AND epoch = $3 AND state = 'open'",
         )
         .bind(self.chain()?)
@@ -234,7 +267,7 @@ impl Tx {
         .bind(i64::from(epoch))
         .execute(&mut *self.db)
         .await?;
-        Ok(done.rows_affected() > 0)
+        Ok(done > 0)
     }
 
     /// Writes an outcome. The first one counts, of whichever epoch, also for an effect that was parked as unknown.
@@ -257,7 +290,7 @@ impl Tx {
             let same = EffectState::Settled { outcome: outcome.clone(), epoch, known_by };
             return Ok(if row.state == same { Settled::First } else { Settled::Late });
         }
-        sqlx::query(
+        query(
             "UPDATE effects SET state = 'settled', encoding = $3, outcome = $4, settled_epoch = $5, known_by = $6
              WHERE chain = $1 AND effect = $2",
         )
@@ -284,7 +317,7 @@ impl Tx {
                 return Err(StoreError::EffectNotOpen { effect, state: state.as_str() });
             }
         }
-        sqlx::query("UPDATE effects SET state = 'unknown', reason = $3 WHERE chain = $1 AND effect = $2")
+        query("UPDATE effects SET state = 'unknown', reason = $3 WHERE chain = $1 AND effect = $2")
             .bind(self.chain()?)
             .bind(effect.to_string())
             .bind(reason)
@@ -299,7 +332,7 @@ impl Tx {
     /// # Errors
     /// [`StoreError`] of the database or of a row that cannot be read.
     pub async fn performed_calls(&mut self) -> Result<Vec<(ToolCallId, String)>, StoreError> {
-        let rows: Vec<(String, String, Option<String>)> = sqlx::query_as(
+        let rows: Vec<(String, String, Option<String>)> = query_as(
             "SELECT effect, target, outcome FROM effects
              WHERE chain = $1 AND state = 'settled' AND effect LIKE 't%' ORDER BY rowid",
         )
@@ -329,7 +362,7 @@ impl Tx {
         if let Some(row) = self.call_end(call).await? {
             return Ok(EndedCall::AlreadyEnded(row));
         }
-        sqlx::query("INSERT INTO call_ends (chain, call, message, encoding, outcome) VALUES ($1, $2, $3, $4, $5)")
+        query("INSERT INTO call_ends (chain, call, message, encoding, outcome) VALUES ($1, $2, $3, $4, $5)")
             .bind(self.chain()?)
             .bind(call.to_string())
             .bind(message.as_str())
@@ -346,7 +379,7 @@ impl Tx {
     /// [`StoreError`] of the database or of a row that cannot be read.
     pub async fn call_end(&mut self, call: ToolCallId) -> Result<Option<CallEndRow>, StoreError> {
         let row: Option<(String, String, String)> =
-            sqlx::query_as("SELECT message, encoding, outcome FROM call_ends WHERE chain = $1 AND call = $2")
+            query_as("SELECT message, encoding, outcome FROM call_ends WHERE chain = $1 AND call = $2")
                 .bind(self.chain()?)
                 .bind(call.to_string())
                 .fetch_optional(&mut *self.db)

@@ -9,6 +9,7 @@ use mandate_domain::{AuditRecord, Digest, RunFacts};
 
 use super::{
     StoreError, Tx,
+    engine::query_as,
     rows::{column, from_json, locked, number, parse},
 };
 
@@ -35,7 +36,7 @@ impl Tx {
     pub async fn facts(&mut self) -> Result<RunFacts, StoreError> {
         let chain = self.chain()?;
         let mut folded = self.cached(chain).await?;
-        let rows: Vec<(i64, String, String)> = sqlx::query_as(
+        let rows: Vec<(i64, String, String)> = query_as(
             "SELECT sequence, hash, canonical FROM records WHERE chain = $1 AND sequence > $2 ORDER BY sequence",
         )
         .bind(chain)
@@ -61,7 +62,7 @@ impl Tx {
     async fn cached(&mut self, chain: i64) -> Result<Folded, StoreError> {
         let kept = locked(&self.store.inner.facts.0).get(&chain).cloned();
         if let Some(kept) = kept {
-            let hash: Option<(String,)> = sqlx::query_as("SELECT hash FROM records WHERE chain = $1 AND sequence = $2")
+            let hash: Option<(String,)> = query_as("SELECT hash FROM records WHERE chain = $1 AND sequence = $2")
                 .bind(chain)
                 .bind(column(kept.records))
                 .fetch_optional(&mut *self.db)

@@ -1,35 +1,25 @@
-//! Opening: the file, its migrations, its id.
+//! Opening: the engine, its migrations, the store's id.
 
-use std::{
-    fs, io,
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::sync::{Arc, atomic::AtomicU64};
 
 use mandate_domain::StoreId;
-use sqlx::{
-    SqlitePool,
-    migrate::Migrator,
-    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+use sqlx::migrate::{MigrateError, Migrator};
+
+use super::{
+    AddressKeySource, Inner, PostgresUrl, Store, StoreError, StorePlace,
+    engine::{Connection, Engine, Locks, Standing, postgres::PostgresEngine, query, query_as, sqlite::SqliteEngine},
+    keys,
+    reads::RunCache,
+    rows,
+    tenants::Tenants,
+    transcript,
 };
 
-use super::{AddressKeySource, Inner, Store, StoreError, keys, reads::RunCache, rows, tenants::Tenants, transcript};
-
-pub(super) static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
-
-/// How long a statement waits for the write lock of another process.
-pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a transaction waits for the one writing connection of this process.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
-const READERS_MAX: u32 = 4;
-
-/// Where the store is.
+/// Which store, and how its content is addressed.
 #[derive(Debug, Clone)]
 pub struct StoreSettings {
-    /// The database file. Made, with its folder, if it is not there.
-    pub path: PathBuf,
+    /// Where it is.
+    pub place: StorePlace,
     /// Where address keys come from.
     pub address_keys: AddressKeySource,
 }
@@ -38,25 +28,15 @@ impl Store {
     /// Opens the store, or makes it.
     ///
     /// # Errors
-    /// [`StoreError::Unreadable`] naming the path when the file cannot be opened or is something else;
-    /// [`StoreError::Busy`] when others hold it.
+    /// [`StoreError::Unreadable`] naming the place when it cannot be opened or is something else;
+    /// [`StoreError::SchemaNewer`] when a newer program has written it; [`StoreError::Busy`] when others hold it.
     pub async fn open(settings: StoreSettings) -> Result<Self, StoreError> {
-        let path = settings.path;
-        let prepared = {
-            let path = path.clone();
-            tokio::task::spawn_blocking(move || prepare(&path)).await
-        };
-        let opening = match prepared {
-            Ok(prepared) => prepared.map_err(|source| unreadable(&path, source))?,
-            Err(error) => return Err(unreadable(&path, error)),
-        };
-        let (writer, readers) = connect(&path).await?;
-        let id = store_id(&writer, &path).await?;
-        drop(opening);
+        let engine = open_engine(&settings.place).await?;
+        let id = store_id(engine.as_ref(), &settings.place).await?;
         let inner = Inner {
             id,
-            writer,
-            readers,
+            engine,
+            commits: AtomicU64::new(0),
             tenants: Tenants::new(settings.address_keys),
             transcripts: transcript::Cache::default(),
             runs: RunCache::default(),
@@ -66,64 +46,77 @@ impl Store {
     }
 }
 
-/// Makes folder and file, and takes the lock under which one process at a time migrates: SQLite has no advisory locks,
-/// so two migrators would both create the same table.
-///
-/// The database itself is never opened here if it exists: closing any descriptor of it would drop the POSIX locks that
-/// another handle of this process holds.
-fn prepare(path: &Path) -> io::Result<fs::File> {
-    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+async fn open_engine(place: &StorePlace) -> Result<Box<dyn Engine>, StoreError> {
+    Ok(match place {
+        StorePlace::File(path) => Box::new(SqliteEngine::open(path).await?),
+        StorePlace::Postgres(url) => Box::new(PostgresEngine::open(url).await?),
+    })
+}
+
+/// The id, made by whoever opens the store first.
+async fn store_id(engine: &dyn Engine, place: &StorePlace) -> Result<StoreId, StoreError> {
+    let known = read_id(&mut *engine.reader().await?).await?;
+    if let Some(id) = known {
+        return Ok(id);
     }
-    let mut lock_path = path.as_os_str().to_owned();
-    lock_path.push(".lock");
-    let lock = fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(lock_path)?;
-    lock.lock()?;
-    match fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-        Ok(_) | Err(_) => Ok(lock),
+    let random = keys::random::<16>();
+    let proposed =
+        random.map_err(|source| StoreError::Unreadable { place: place.to_string(), source: source.into() })?;
+    let mut tx = engine.begin(Locks { chain: None, standing: Standing::Reads }).await?;
+    query("INSERT INTO store (\"only\", store_id) VALUES (1, $1) ON CONFLICT DO NOTHING")
+        .bind(keys::hex(&proposed))
+        .execute(&mut *tx)
+        .await?;
+    tx.commit().await?;
+    let made = read_id(&mut *engine.reader().await?).await?;
+    made.ok_or_else(|| StoreError::corrupt("the store has no id"))
+}
+
+async fn read_id(db: &mut dyn Connection) -> Result<Option<StoreId>, StoreError> {
+    let row: Option<(String,)> = query_as("SELECT store_id FROM store").fetch_optional(db).await?;
+    row.map(|(id,)| rows::parse("store id", &id)).transpose()
+}
+
+/// The newest schema that a program with these migrations knows.
+pub(super) fn newest(migrations: &Migrator) -> i64 {
+    migrations.iter().map(|migration| migration.version).max().unwrap_or_default()
+}
+
+/// The version of the schema that stands in the database.
+pub(super) async fn schema(db: &mut dyn Connection) -> Result<i64, StoreError> {
+    let newest = "SELECT COALESCE(MAX(version), 0) FROM _sqlx_migrations WHERE success";
+    let (schema,): (i64,) = query_as(newest).fetch_one(db).await?;
+    Ok(schema)
+}
+
+/// Why a store could not be brought to the schema that this program knows.
+pub(super) async fn refused_schema(
+    db: &mut dyn Connection,
+    migrations: &Migrator,
+    place: &str,
+    error: MigrateError,
+) -> StoreError {
+    if matches!(error, MigrateError::VersionMissing(_))
+        && let Ok(found) = schema(db).await
+    {
+        return StoreError::SchemaNewer { place: place.to_owned(), found, known: newest(migrations) };
+    }
+    StoreError::Unreadable { place: place.to_owned(), source: error.into() }
+}
+
+impl StorePlace {
+    /// Whether there is a store. Nothing is made.
+    ///
+    /// # Errors
+    /// [`StoreError::Unreadable`] when the database cannot be asked.
+    pub async fn has_store(&self) -> Result<bool, StoreError> {
+        match self {
+            Self::File(path) => Ok(path.exists()),
+            Self::Postgres(url) => is_there(url).await,
+        }
     }
 }
 
-async fn connect(path: &Path) -> Result<(SqlitePool, SqlitePool), StoreError> {
-    let options = SqliteConnectOptions::new()
-        .filename(path)
-        .create_if_missing(false)
-        .busy_timeout(BUSY_TIMEOUT)
-        .foreign_keys(true)
-        .synchronous(SqliteSynchronous::Full);
-    let pool = || SqlitePoolOptions::new().acquire_timeout(ACQUIRE_TIMEOUT).test_before_acquire(false);
-    let writer = pool()
-        .max_connections(1)
-        .connect_with(options.clone().journal_mode(SqliteJournalMode::Wal))
-        .await
-        .map_err(|error| cannot_open(path, error))?;
-    MIGRATIONS.run(&writer).await.map_err(|error| unreadable(path, error))?;
-    let readers = pool().max_connections(READERS_MAX).connect_lazy_with(options.pragma("query_only", "on"));
-    Ok((writer, readers))
-}
-
-async fn store_id(writer: &SqlitePool, path: &Path) -> Result<StoreId, StoreError> {
-    let proposed = keys::hex(&keys::random::<16>().map_err(|source| unreadable(path, source))?);
-    sqlx::query("INSERT INTO store (only, store_id) VALUES (1, $1) ON CONFLICT DO NOTHING")
-        .bind(proposed)
-        .execute(writer)
-        .await
-        .map_err(|error| cannot_open(path, error))?;
-    let (id,): (String,) = sqlx::query_as("SELECT store_id FROM store").fetch_one(writer).await?;
-    rows::parse("store id", &id)
-}
-
-#[expect(clippy::wildcard_enum_match_arm, reason = "whatever keeps it from opening is told the same way")]
-pub(super) fn cannot_open(path: &Path, error: sqlx::Error) -> StoreError {
-    match StoreError::from(error) {
-        StoreError::Busy => StoreError::Busy,
-        StoreError::Query(source) => unreadable(path, source),
-        // Damaged, or no database at all.
-        damaged => unreadable(path, damaged),
-    }
-}
-
-fn unreadable(path: &Path, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> StoreError {
-    StoreError::Unreadable { path: path.to_owned(), source: source.into() }
+async fn is_there(url: &PostgresUrl) -> Result<bool, StoreError> {
+    super::engine::postgres::is_there(url).await
 }

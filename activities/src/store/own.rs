@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::{
     Store, StoreError, Tx,
+    engine::{Standing, query, query_as},
     rows::{PLAIN, column, now_micros, number, parse, to_json},
     tx::Appended,
 };
@@ -47,18 +48,22 @@ impl Store {
     pub async fn own_head(&self) -> Result<ChainHead, StoreError> {
         let chain = self.own_chain();
         let row: Option<(i64, String)> =
-            sqlx::query_as("SELECT records, head FROM chains WHERE workflow_id = $1 AND first_run_id = $2")
+            query_as("SELECT records, head FROM chains WHERE workflow_id = $1 AND first_run_id = $2")
                 .bind(&chain.workflow_id)
                 .bind(&chain.first_run_id)
-                .fetch_optional(&self.inner.readers)
+                .fetch_optional(&mut *self.reader().await?)
                 .await?;
         let Some((records, head)) = row else { return Ok(ChainHead::empty()) };
         Ok(ChainHead { records: number("chain length", records)?, head: parse("chain head", &head)? })
     }
 
-    /// Begins to write to the store's own chain.
+    /// Begins an operator act: nothing is decided until it ends.
     pub(crate) async fn begin_own(&self) -> Result<OwnTx, StoreError> {
-        let mut tx = self.begin(&self.own_chain()).await?;
+        self.begin_own_with(Standing::Changes).await
+    }
+
+    async fn begin_own_with(&self, standing: Standing) -> Result<OwnTx, StoreError> {
+        let mut tx = self.begin_with(&self.own_chain(), standing).await?;
         tx.make_chain().await?;
         Ok(OwnTx { tx })
     }
@@ -69,7 +74,7 @@ impl Store {
     /// [`StoreError`] of the database.
     pub async fn record_intrusion(&self, origin: &Origin, what: &str, reason: &str) -> Result<ChainHead, StoreError> {
         let who = nobody_of_a_run("mandate/store/intrusions", parse("person", "unknown")?, Proof::Claimed)?;
-        let mut own = self.begin_own().await?;
+        let mut own = self.begin_own_with(Standing::Reads).await?;
         // Whoever is refused twice under one activity id is recorded twice.
         let said = canonical::digest(&(what, reason))?;
         let said: String = said.as_str().chars().take(8).collect();
@@ -83,10 +88,9 @@ impl Store {
 impl OwnTx {
     /// Version and digest of the active bundle.
     pub(crate) async fn active_bundle(&mut self) -> Result<Option<(u64, Digest)>, StoreError> {
-        let row: Option<(i64, String)> =
-            sqlx::query_as("SELECT version, digest FROM bundles ORDER BY version DESC LIMIT 1")
-                .fetch_optional(&mut *self.tx.db)
-                .await?;
+        let row: Option<(i64, String)> = query_as("SELECT version, digest FROM bundles ORDER BY version DESC LIMIT 1")
+            .fetch_optional(&mut *self.tx.db)
+            .await?;
         row.map(|(version, digest)| {
             Ok((number("version of a bundle", version)?, parse("digest of a bundle", &digest)?))
         })
@@ -100,7 +104,7 @@ impl OwnTx {
 
     /// Makes a bundle the active one and answers its version.
     pub(crate) async fn put_bundle(&mut self, bundle: NewBundle<'_>) -> Result<u64, StoreError> {
-        let (version,): (i64,) = sqlx::query_as(
+        let (version,): (i64,) = query_as(
             "INSERT INTO bundles (version, digest, applied_micros, applied_by, note, encoding, files)
              VALUES ((SELECT coalesce(max(version), 0) + 1 FROM bundles), $1, $2, $3, $4, $5, $6) RETURNING version",
         )
@@ -122,7 +126,7 @@ impl OwnTx {
         by: &PersonId,
         reason: &str,
     ) -> Result<Appended, StoreError> {
-        let done = sqlx::query(
+        let done = query(
             "INSERT INTO quarantine (kind, name, reason, quarantined_by, since_micros) VALUES ($1, $2, $3, $4, $5)
              ON CONFLICT DO NOTHING",
         )
@@ -133,17 +137,17 @@ impl OwnTx {
         .bind(column(now_micros()))
         .execute(&mut *self.tx.db)
         .await?;
-        Ok(if done.rows_affected() == 0 { Appended::AlreadyThere } else { Appended::New })
+        Ok(if done == 0 { Appended::AlreadyThere } else { Appended::New })
     }
 
     /// Takes something out of quarantine; whether it was there.
     pub(crate) async fn lift(&mut self, target: &QuarantineTarget) -> Result<bool, StoreError> {
-        let done = sqlx::query("DELETE FROM quarantine WHERE kind = $1 AND name = $2")
+        let done = query("DELETE FROM quarantine WHERE kind = $1 AND name = $2")
             .bind(target.kind())
             .bind(target.name())
             .execute(&mut *self.tx.db)
             .await?;
-        Ok(done.rows_affected() > 0)
+        Ok(done > 0)
     }
 
     /// Appends the record of an operator act and makes both durable.

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::{
     Store, StoreError, Tx,
+    engine::{Connection, either, query_as},
     rows::{column, from_json, number, parse, plain, to_json},
 };
 
@@ -59,11 +60,11 @@ impl Store {
     /// # Errors
     /// [`StoreError`] of the database or of a row that cannot be read.
     pub async fn active_bundle(&self) -> Result<Option<BundleRow>, StoreError> {
-        let row: Option<BundleColumns> = sqlx::query_as(
+        let row: Option<BundleColumns> = query_as(
             "SELECT version, digest, applied_micros, applied_by, note, encoding, files
              FROM bundles ORDER BY version DESC LIMIT 1",
         )
-        .fetch_optional(&self.inner.readers)
+        .fetch_optional(&mut *self.reader().await?)
         .await?;
         row.map(bundle).transpose()
     }
@@ -73,8 +74,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`] of the database.
     pub async fn active_bundle_version(&self) -> Result<Option<u64>, StoreError> {
-        let mut reader = self.inner.readers.acquire().await?;
-        active_version(&mut reader).await
+        active_version(&mut *self.reader().await?).await
     }
 
     /// The bundle of this version, active or not.
@@ -82,11 +82,11 @@ impl Store {
     /// # Errors
     /// [`StoreError`] of the database or of a row that cannot be read.
     pub async fn bundle_version(&self, version: u64) -> Result<Option<BundleRow>, StoreError> {
-        let row: Option<BundleColumns> = sqlx::query_as(
+        let row: Option<BundleColumns> = query_as(
             "SELECT version, digest, applied_micros, applied_by, note, encoding, files FROM bundles WHERE version = $1",
         )
         .bind(column(version))
-        .fetch_optional(&self.inner.readers)
+        .fetch_optional(&mut *self.reader().await?)
         .await?;
         row.map(bundle).transpose()
     }
@@ -96,12 +96,12 @@ impl Store {
     /// # Errors
     /// [`StoreError`] of the database or of a row that cannot be read.
     pub async fn bundle(&self, digest: &Digest) -> Result<Option<BundleRow>, StoreError> {
-        let row: Option<BundleColumns> = sqlx::query_as(
+        let row: Option<BundleColumns> = query_as(
             "SELECT version, digest, applied_micros, applied_by, note, encoding, files
              FROM bundles WHERE digest = $1 ORDER BY version DESC LIMIT 1",
         )
         .bind(digest.as_str())
-        .fetch_optional(&self.inner.readers)
+        .fetch_optional(&mut *self.reader().await?)
         .await?;
         row.map(bundle).transpose()
     }
@@ -111,11 +111,11 @@ impl Store {
     /// # Errors
     /// [`StoreError`] of the database or of a row that cannot be read.
     pub async fn bundles(&self) -> Result<Vec<BundleSummary>, StoreError> {
-        let rows: Vec<SummaryColumns> = sqlx::query_as(
+        let rows: Vec<SummaryColumns> = query_as(
             "SELECT version, digest, applied_micros, applied_by, note FROM bundles ORDER BY version DESC LIMIT $1",
         )
         .bind(LISTED_MAX)
-        .fetch_all(&self.inner.readers)
+        .fetch_all(&mut *self.reader().await?)
         .await?;
         rows.into_iter().map(summary).collect()
     }
@@ -125,12 +125,12 @@ impl Store {
     /// # Errors
     /// [`StoreError`] of the database or of a row that cannot be read.
     pub async fn quarantine_list(&self) -> Result<Vec<Quarantined>, StoreError> {
-        let rows: Vec<QuarantineColumns> = sqlx::query_as(
+        let rows: Vec<QuarantineColumns> = query_as(
             "SELECT kind, name, reason, quarantined_by, since_micros FROM quarantine
              ORDER BY since_micros, kind, name LIMIT $1",
         )
         .bind(LISTED_MAX)
-        .fetch_all(&self.inner.readers)
+        .fetch_all(&mut *self.reader().await?)
         .await?;
         rows.into_iter().map(quarantined).collect()
     }
@@ -142,7 +142,7 @@ impl Tx {
     /// # Errors
     /// [`StoreError`] of the database.
     pub async fn active_bundle_version(&mut self) -> Result<Option<u64>, StoreError> {
-        active_version(&mut self.db).await
+        active_version(&mut *self.db).await
     }
 
     /// The first of the touched things that is in quarantine. The list stays as it is until this transaction ends.
@@ -151,11 +151,14 @@ impl Tx {
     /// [`StoreError`] of the database or of a row that cannot be read.
     pub async fn quarantined(&mut self, touched: &[QuarantineTarget]) -> Result<Option<Quarantined>, StoreError> {
         // One look-up by primary key for each touched thing, however long the list is.
-        let rows: Vec<QuarantineColumns> = sqlx::query_as(
+        let rows: Vec<QuarantineColumns> = query_as(either(
             "SELECT q.kind, q.name, q.reason, q.quarantined_by, q.since_micros
              FROM json_each($1) AS touched CROSS JOIN quarantine AS q
              ON q.kind = json_extract(touched.value, '$.kind') AND q.name = json_extract(touched.value, '$.name')",
-        )
+            "SELECT q.kind, q.name, q.reason, q.quarantined_by, q.since_micros
+             FROM json_array_elements(CAST($1 AS JSON)) AS touched (value)
+             JOIN quarantine AS q ON q.kind = touched.value ->> 'kind' AND q.name = touched.value ->> 'name'",
+        ))
         .bind(to_json(touched)?)
         .fetch_all(&mut *self.db)
         .await?;
@@ -172,7 +175,7 @@ impl Tx {
         call: ToolCallId,
         arguments: &Address,
     ) -> Result<Option<Quarantined>, StoreError> {
-        let row: Option<QuarantineColumns> = sqlx::query_as(
+        let row: Option<QuarantineColumns> = query_as(
             "SELECT q.kind, q.name, q.reason, q.quarantined_by, q.since_micros
              FROM requests AS r
              JOIN votes AS v ON v.chain = r.chain AND v.request = r.request
@@ -189,8 +192,8 @@ impl Tx {
     }
 }
 
-async fn active_version(db: &mut sqlx::SqliteConnection) -> Result<Option<u64>, StoreError> {
-    let (version,): (Option<i64>,) = sqlx::query_as("SELECT max(version) FROM bundles").fetch_one(db).await?;
+async fn active_version(db: &mut dyn Connection) -> Result<Option<u64>, StoreError> {
+    let (version,): (Option<i64>,) = query_as("SELECT max(version) FROM bundles").fetch_one(db).await?;
     version.map(|version| number("version of a bundle", version)).transpose()
 }
 

@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use super::{
     StoreError, Tx,
+    engine::{query, query_as},
     rows::{PLAIN, column, number, parse, plain},
 };
 
@@ -79,15 +80,14 @@ impl Tx {
         }
         let (chain, tenant) = (self.chain()?, self.tenant()?.to_owned());
         let digested = Asked { run: self.run().to_string(), call, question: input, expires_ms };
-        let digest = self.store.inner.tenants.key(&tenant, &mut self.db).await?.address_of(&digested)?;
-        let (ordinal,): (i64,) = sqlx::query_as(
-            "UPDATE runs SET questions_made = questions_made + 1 WHERE chain = $1 RETURNING questions_made",
-        )
-        .bind(chain)
-        .fetch_one(&mut *self.db)
-        .await?;
+        let digest = self.tenant_key(&tenant).await?.address_of(&digested)?;
+        let (ordinal,): (i64,) =
+            query_as("UPDATE runs SET questions_made = questions_made + 1 WHERE chain = $1 RETURNING questions_made")
+                .bind(chain)
+                .fetch_one(&mut *self.db)
+                .await?;
         let id = QuestionId::new(number("ordinal of a question", ordinal)?, &digest);
-        sqlx::query(
+        query(
             "INSERT INTO questions (chain, question, ordinal, call, expires_ms, encoding, asked, state)
              VALUES ($1, $2, $3, $4, $5, $6, $7, 'open')",
         )
@@ -108,7 +108,7 @@ impl Tx {
     /// # Errors
     /// [`StoreError`] of the database or of a row that cannot be read.
     pub async fn question(&mut self, id: &QuestionId) -> Result<Option<QuestionRow>, StoreError> {
-        let row: Option<Columns> = sqlx::query_as(
+        let row: Option<Columns> = query_as(
             "SELECT question, ordinal, call, expires_ms, encoding, asked, state FROM questions
              WHERE chain = $1 AND question = $2",
         )
@@ -124,7 +124,7 @@ impl Tx {
     /// # Errors
     /// As [`Tx::question`].
     pub async fn question_of_call(&mut self, call: ToolCallId) -> Result<Option<QuestionRow>, StoreError> {
-        let row: Option<Columns> = sqlx::query_as(
+        let row: Option<Columns> = query_as(
             "SELECT question, ordinal, call, expires_ms, encoding, asked, state FROM questions
              WHERE chain = $1 AND call = $2",
         )
@@ -140,7 +140,7 @@ impl Tx {
     /// # Errors
     /// As [`Tx::question`].
     pub async fn question_by_ordinal(&mut self, ordinal: u32) -> Result<Option<QuestionRow>, StoreError> {
-        let row: Option<Columns> = sqlx::query_as(
+        let row: Option<Columns> = query_as(
             "SELECT question, ordinal, call, expires_ms, encoding, asked, state FROM questions
              WHERE chain = $1 AND ordinal = $2",
         )
@@ -156,13 +156,13 @@ impl Tx {
     /// # Errors
     /// [`StoreError::NotFound`] for an unknown question.
     pub async fn set_question_state(&mut self, id: &QuestionId, state: QuestionState) -> Result<(), StoreError> {
-        let done = sqlx::query("UPDATE questions SET state = $3 WHERE chain = $1 AND question = $2")
+        let done = query("UPDATE questions SET state = $3 WHERE chain = $1 AND question = $2")
             .bind(self.chain()?)
             .bind(id.as_str())
             .bind(state.as_str())
             .execute(&mut *self.db)
             .await?;
-        if done.rows_affected() > 0 { Ok(()) } else { Err(StoreError::not_found(format_args!("question `{id}`"))) }
+        if done > 0 { Ok(()) } else { Err(StoreError::not_found(format_args!("question `{id}`"))) }
     }
 }
 

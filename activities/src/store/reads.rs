@@ -12,6 +12,7 @@ use mandate_domain::{
 
 use super::{
     NewRun, Store, StoreError,
+    engine::{either, query_as},
     rows::{column, from_json, locked, number, parse, plain},
 };
 
@@ -81,12 +82,12 @@ impl Store {
     /// # Errors
     /// [`StoreError`] of the database.
     pub async fn execution(&self, run_id: &str) -> Result<Option<RunChain>, StoreError> {
-        let row: Option<(String, String)> = sqlx::query_as(
+        let row: Option<(String, String)> = query_as(
             "SELECT chains.workflow_id, chains.first_run_id
              FROM executions JOIN chains ON chains.id = executions.chain WHERE executions.run_id = $1",
         )
         .bind(run_id)
-        .fetch_optional(&self.inner.readers)
+        .fetch_optional(&mut *self.reader().await?)
         .await?;
         Ok(row.map(|(workflow_id, first_run_id)| RunChain { workflow_id, first_run_id }))
     }
@@ -96,14 +97,14 @@ impl Store {
     /// # Errors
     /// [`StoreError`] of the database or of a row that cannot be read.
     pub async fn run(&self, run: &RunChain) -> Result<Option<RunRow>, StoreError> {
-        let row: Option<(i64, i64, String, bool, i64)> = sqlx::query_as(
+        let row: Option<(i64, i64, String, bool, i64)> = query_as(
             "SELECT chains.id, chains.records, chains.head, runs.closed, runs.requests_made
              FROM chains JOIN runs ON runs.chain = chains.id
              WHERE chains.workflow_id = $1 AND chains.first_run_id = $2",
         )
         .bind(&run.workflow_id)
         .bind(&run.first_run_id)
-        .fetch_optional(&self.inner.readers)
+        .fetch_optional(&mut *self.reader().await?)
         .await?;
         let Some((chain, records, head, closed, requests_made)) = row else { return Ok(None) };
         let unchanging = self.unchanging(run, chain).await?;
@@ -131,12 +132,10 @@ impl Store {
             String,
             String,
             String,
-        ) = sqlx::query_as(
-            "SELECT agent, on_behalf_of, encoding, opened, definition, tools FROM runs WHERE chain = $1",
-        )
-        .bind(chain)
-        .fetch_one(&self.inner.readers)
-        .await?;
+        ) = query_as("SELECT agent, on_behalf_of, encoding, opened, definition, tools FROM runs WHERE chain = $1")
+            .bind(chain)
+            .fetch_one(&mut *self.reader().await?)
+            .await?;
         plain("run", &encoding)?;
         let read = Arc::new(NewRun {
             agent: parse("agent of a run", &agent)?,
@@ -158,7 +157,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`] of the database or of a row that cannot be read.
     pub async fn reply(&self, run: &RunChain, turn: u32) -> Result<Option<ReplyRow>, StoreError> {
-        let row: Option<(String, String, String, String, String)> = sqlx::query_as(
+        let row: Option<(String, String, String, String, String)> = query_as(
             "SELECT r.transcript_before, r.appended, r.transcript_after, r.encoding, r.reply
              FROM replies r JOIN chains ON chains.id = r.chain
              WHERE chains.workflow_id = $1 AND chains.first_run_id = $2 AND r.turn = $3",
@@ -166,7 +165,7 @@ impl Store {
         .bind(&run.workflow_id)
         .bind(&run.first_run_id)
         .bind(i64::from(turn))
-        .fetch_optional(&self.inner.readers)
+        .fetch_optional(&mut *self.reader().await?)
         .await?;
         let Some((before, append, after, encoding, reply)) = row else { return Ok(None) };
         plain("reply", &encoding)?;
@@ -184,10 +183,10 @@ impl Store {
     /// [`StoreError::Corrupt`] when it is not what its address says.
     pub async fn content(&self, tenant: &str, address: &Address) -> Result<Option<String>, StoreError> {
         let row: Option<(String, String)> =
-            sqlx::query_as("SELECT encoding, body FROM content WHERE tenant = $1 AND address = $2")
+            query_as("SELECT encoding, body FROM content WHERE tenant = $1 AND address = $2")
                 .bind(tenant)
                 .bind(address.as_str())
-                .fetch_optional(&self.inner.readers)
+                .fetch_optional(&mut *self.reader().await?)
                 .await?;
         let Some((encoding, body)) = row else { return Ok(None) };
         plain("content", &encoding)?;
@@ -202,13 +201,13 @@ impl Store {
     /// # Errors
     /// [`StoreError`] of the database.
     pub async fn records(&self, run: &RunChain) -> Result<Vec<StoredRecord>, StoreError> {
-        let rows: Vec<(String, String)> = sqlx::query_as(
+        let rows: Vec<(String, String)> = query_as(
             "SELECT r.canonical, r.hash FROM records r JOIN chains ON chains.id = r.chain
              WHERE chains.workflow_id = $1 AND chains.first_run_id = $2 ORDER BY r.sequence",
         )
         .bind(&run.workflow_id)
         .bind(&run.first_run_id)
-        .fetch_all(&self.inner.readers)
+        .fetch_all(&mut *self.reader().await?)
         .await?;
         rows.into_iter()
             .map(|(canonical, hash)| {
@@ -223,17 +222,24 @@ impl Store {
     /// [`StoreError`] of the database or of a row that cannot be read.
     pub async fn runs(&self, workflow_id: Option<&str>) -> Result<Vec<RunSummary>, StoreError> {
         type Columns = (String, String, i64, String, String, String, i64, Option<String>);
-        let rows: Vec<Columns> = sqlx::query_as(
+        let rows: Vec<Columns> = query_as(either(
             "SELECT c.workflow_id, c.first_run_id, c.records, c.head, runs.agent, runs.on_behalf_of, runs.opened_micros,
                     (SELECT json_extract(r.canonical, '$.body.state') FROM records r
                      WHERE r.chain = c.id AND json_extract(r.canonical, '$.body.kind') = 'run_closed' LIMIT 1)
              FROM runs JOIN chains c ON c.id = runs.chain
              WHERE $1 IS NULL OR c.workflow_id = $1
              ORDER BY runs.opened_micros DESC, c.id DESC LIMIT $2",
-        )
+            "SELECT c.workflow_id, c.first_run_id, c.records, c.head, runs.agent, runs.on_behalf_of, runs.opened_micros,
+                    (SELECT CAST(replace(r.canonical, '\\u0000', '\\ufffd') AS JSON) #>> '{body,state}' FROM records r
+                     WHERE r.chain = c.id AND CAST(replace(r.canonical, '\\u0000', '\\ufffd') AS JSON) #>> '{body,kind}' = 'run_closed'
+                     LIMIT 1)
+             FROM runs JOIN chains c ON c.id = runs.chain
+             WHERE $1 IS NULL OR c.workflow_id = $1
+             ORDER BY runs.opened_micros DESC, c.id DESC LIMIT $2",
+        ))
         .bind(workflow_id)
         .bind(RUNS_LISTED_MAX)
-        .fetch_all(&self.inner.readers)
+        .fetch_all(&mut *self.reader().await?)
         .await?;
         rows.into_iter().map(summary).collect()
     }
@@ -243,15 +249,20 @@ impl Store {
     /// # Errors
     /// [`StoreError`] of the database.
     pub async fn runs_active_since(&self, since_micros: u64, runs_max: u32) -> Result<Vec<RunChain>, StoreError> {
-        let rows: Vec<(String, String)> = sqlx::query_as(
+        let rows: Vec<(String, String)> = query_as(either(
             "SELECT c.workflow_id, c.first_run_id FROM runs JOIN chains c ON c.id = runs.chain
              WHERE EXISTS (SELECT 1 FROM records r
                            WHERE r.chain = c.id AND json_extract(r.canonical, '$.time_micros') >= $1)
              ORDER BY runs.opened_micros DESC, c.id DESC LIMIT $2",
-        )
+            "SELECT c.workflow_id, c.first_run_id FROM runs JOIN chains c ON c.id = runs.chain
+             WHERE EXISTS (SELECT 1 FROM records r
+                           WHERE r.chain = c.id
+                               AND CAST(CAST(replace(r.canonical, '\\u0000', '\\ufffd') AS JSON) ->> 'time_micros' AS BIGINT) >= $1)
+             ORDER BY runs.opened_micros DESC, c.id DESC LIMIT $2",
+        ))
         .bind(column(since_micros))
         .bind(i64::from(runs_max))
-        .fetch_all(&self.inner.readers)
+        .fetch_all(&mut *self.reader().await?)
         .await?;
         Ok(rows.into_iter().map(|(workflow_id, first_run_id)| RunChain { workflow_id, first_run_id }).collect())
     }

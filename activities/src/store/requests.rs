@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::{
     StoreError, Tx,
+    engine::{query, query_as},
     rows::{column, from_json, number, parse, to_json},
 };
 use crate::guards::{Guard, on};
@@ -130,7 +131,7 @@ impl Tx {
     /// # Errors
     /// [`StoreError`] of the database.
     pub async fn lapse_requests(&mut self, call: ToolCallId, now_ms: u64) -> Result<Vec<RequestId>, StoreError> {
-        let rows: Vec<(String,)> = sqlx::query_as(
+        let rows: Vec<(String,)> = query_as(
             "UPDATE requests SET state = 'expired'
              WHERE chain = $1 AND call = $2
                  AND ((state = 'open' AND expires_ms <= $3) OR (state = 'approved' AND usable_until_ms <= $3))
@@ -151,8 +152,8 @@ impl Tx {
     /// [`StoreError::NotFound`] for an unknown request.
     pub async fn approve_request(&mut self, id: &RequestId, now_ms: u64) -> Result<(), StoreError> {
         self.set_request_state(id, RequestState::Approved).await?;
-        sqlx::query(
-            "UPDATE requests SET usable_until_ms = max(expires_ms, $3)
+        query(
+            "UPDATE requests SET usable_until_ms = CASE WHEN expires_ms > $3 THEN expires_ms ELSE $3 END
              WHERE chain = $1 AND request = $2 AND expires_ms IS NOT NULL",
         )
         .bind(self.chain()?)
@@ -168,7 +169,7 @@ impl Tx {
     /// # Errors
     /// [`StoreError`] of the database.
     pub async fn escalate_request(&mut self, id: &RequestId) -> Result<(), StoreError> {
-        sqlx::query("UPDATE requests SET escalated = 1 WHERE chain = $1 AND request = $2")
+        query("UPDATE requests SET escalated = TRUE WHERE chain = $1 AND request = $2")
             .bind(self.chain()?)
             .bind(id.as_str())
             .execute(&mut *self.db)
@@ -182,7 +183,7 @@ impl Tx {
         gate: &PolicyId,
         arguments: &Address,
     ) -> Result<Option<RequestId>, StoreError> {
-        let row: Option<(String,)> = sqlx::query_as(
+        let row: Option<(String,)> = query_as(
             "SELECT request FROM requests
              WHERE chain = $1 AND call = $2 AND gate_id = $3 AND arguments = $4 AND state IN ('open', 'approved')",
         )
@@ -205,7 +206,7 @@ impl Tx {
     ) -> Result<Address, StoreError> {
         let tenant = self.tenant()?.to_owned();
         let asked = Asked { run: self.run().to_string(), call, gate, arguments, expires_ms };
-        Ok(self.store.inner.tenants.key(&tenant, &mut self.db).await?.address_of(&asked)?)
+        Ok(self.tenant_key(&tenant).await?.address_of(&asked)?)
     }
 
     async fn make_request(
@@ -217,14 +218,13 @@ impl Tx {
     ) -> Result<RequestId, StoreError> {
         let chain = self.chain()?;
         let digest = self.request_digest(call, &gate.id, arguments, Some(expires_ms)).await?;
-        let (ordinal,): (i64,) = sqlx::query_as(
-            "UPDATE runs SET requests_made = requests_made + 1 WHERE chain = $1 RETURNING requests_made",
-        )
-        .bind(chain)
-        .fetch_one(&mut *self.db)
-        .await?;
+        let (ordinal,): (i64,) =
+            query_as("UPDATE runs SET requests_made = requests_made + 1 WHERE chain = $1 RETURNING requests_made")
+                .bind(chain)
+                .fetch_one(&mut *self.db)
+                .await?;
         let id = RequestId::new(number("ordinal of a request", ordinal)?, &digest);
-        sqlx::query(
+        query(
             "INSERT INTO requests (chain, request, ordinal, call, gate_id, arguments, gate, state, expires_ms)
              VALUES ($1, $2, $3, $4, $5, $6, $7, 'open', $8)",
         )
@@ -246,7 +246,7 @@ impl Tx {
     /// # Errors
     /// [`StoreError`] of the database or of a row that cannot be read.
     pub async fn request(&mut self, id: &RequestId) -> Result<Option<RequestRow>, StoreError> {
-        let row: Option<RequestColumns> = sqlx::query_as(
+        let row: Option<RequestColumns> = query_as(
             "SELECT ordinal, call, arguments, gate, state, expires_ms, escalated FROM requests
              WHERE chain = $1 AND request = $2",
         )
@@ -279,7 +279,7 @@ impl Tx {
     /// [`StoreError`] of the database.
     pub async fn votes(&mut self, id: &RequestId) -> Result<Vec<PersonId>, StoreError> {
         let rows: Vec<(String,)> =
-            sqlx::query_as("SELECT person FROM votes WHERE chain = $1 AND request = $2 ORDER BY person")
+            query_as("SELECT person FROM votes WHERE chain = $1 AND request = $2 ORDER BY person")
                 .bind(self.chain()?)
                 .bind(id.as_str())
                 .fetch_all(&mut *self.db)
@@ -295,13 +295,13 @@ impl Tx {
         if self.request(id).await?.is_none() {
             return Err(StoreError::not_found(format_args!("request `{id}`")));
         }
-        let done = sqlx::query("INSERT INTO votes (chain, request, person) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING")
+        let done = query("INSERT INTO votes (chain, request, person) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING")
             .bind(self.chain()?)
             .bind(id.as_str())
             .bind(person.as_str())
             .execute(&mut *self.db)
             .await?;
-        Ok(done.rows_affected() > 0)
+        Ok(done > 0)
     }
 
     /// Moves a request.
@@ -309,13 +309,13 @@ impl Tx {
     /// # Errors
     /// [`StoreError::NotFound`] for an unknown request.
     pub async fn set_request_state(&mut self, id: &RequestId, state: RequestState) -> Result<(), StoreError> {
-        let done = sqlx::query("UPDATE requests SET state = $3 WHERE chain = $1 AND request = $2")
+        let done = query("UPDATE requests SET state = $3 WHERE chain = $1 AND request = $2")
             .bind(self.chain()?)
             .bind(id.as_str())
             .bind(state.as_str())
             .execute(&mut *self.db)
             .await?;
-        if done.rows_affected() > 0 { Ok(()) } else { Err(StoreError::not_found(format_args!("request `{id}`"))) }
+        if done > 0 { Ok(()) } else { Err(StoreError::not_found(format_args!("request `{id}`"))) }
     }
 
     /// Withdraws the requests of a call that were not used: the call has ended without being performed.
@@ -323,7 +323,7 @@ impl Tx {
     /// # Errors
     /// [`StoreError`] of the database.
     pub async fn withdraw_requests(&mut self, call: ToolCallId) -> Result<(), StoreError> {
-        sqlx::query(
+        query(
             "UPDATE requests SET state = 'withdrawn'
              WHERE chain = $1 AND call = $2 AND state IN ('open', 'approved')",
         )
@@ -346,7 +346,7 @@ impl Tx {
         arguments: &Address,
         now_ms: u64,
     ) -> Result<BTreeSet<PolicyId>, StoreError> {
-        let rows: Vec<(String,)> = sqlx::query_as(
+        let rows: Vec<(String,)> = query_as(
             "SELECT gate_id FROM requests
              WHERE chain = $1 AND ((call = $2 AND arguments = $3) OR NOT $4)
                  AND (state = 'consumed' OR (state = 'approved' AND (usable_until_ms IS NULL OR usable_until_ms > $5 OR NOT $6)))",
@@ -367,7 +367,7 @@ impl Tx {
     /// # Errors
     /// [`StoreError`] of the database.
     pub async fn consume_approvals(&mut self, call: ToolCallId) -> Result<Vec<RequestId>, StoreError> {
-        let mut rows: Vec<(i64, String)> = sqlx::query_as(
+        let mut rows: Vec<(i64, String)> = query_as(
             "UPDATE requests SET state = 'consumed' WHERE chain = $1 AND call = $2 AND state = 'approved'
              RETURNING ordinal, request",
         )

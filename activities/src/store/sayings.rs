@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use super::{
     Store, StoreError, Tx,
+    engine::{query, query_as},
     rows::{PLAIN, from_json, number, parse, plain, to_json},
 };
 
@@ -41,14 +42,14 @@ impl Store {
     /// # Errors
     /// [`StoreError`] of the database or of a row that cannot be read.
     pub async fn revision(&self, run: &RunChain, call: ToolCallId) -> Result<Option<RevisionRow>, StoreError> {
-        let row: Option<RevisionColumns> = sqlx::query_as(
+        let row: Option<RevisionColumns> = query_as(
             "SELECT request, editor, encoding, arguments FROM revisions JOIN chains ON chains.id = revisions.chain
              WHERE chains.workflow_id = $1 AND chains.first_run_id = $2 AND call = $3",
         )
         .bind(&run.workflow_id)
         .bind(&run.first_run_id)
         .bind(call.to_string())
-        .fetch_optional(&self.inner.readers)
+        .fetch_optional(&mut *self.reader().await?)
         .await?;
         row.map(read_revision).transpose()
     }
@@ -66,7 +67,7 @@ impl Tx {
         editor: &PersonId,
         arguments: &Map<String, Value>,
     ) -> Result<(), StoreError> {
-        sqlx::query(
+        query(
             "INSERT INTO revisions (chain, call, request, editor, encoding, arguments) VALUES ($1, $2, $3, $4, $5, $6)
              ON CONFLICT DO NOTHING",
         )
@@ -91,7 +92,7 @@ impl Tx {
     /// [`StoreError`] of the database or of a row that cannot be read.
     pub async fn revision(&mut self, call: ToolCallId) -> Result<Option<RevisionRow>, StoreError> {
         let row: Option<RevisionColumns> =
-            sqlx::query_as("SELECT request, editor, encoding, arguments FROM revisions WHERE chain = $1 AND call = $2")
+            query_as("SELECT request, editor, encoding, arguments FROM revisions WHERE chain = $1 AND call = $2")
                 .bind(self.chain()?)
                 .bind(call.to_string())
                 .fetch_optional(&mut *self.db)
@@ -120,7 +121,7 @@ impl Tx {
         content: &Address,
         said_by: &PersonId,
     ) -> Result<(), StoreError> {
-        sqlx::query(
+        query(
             "INSERT INTO instructions (chain, ordinal, content, said_by) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
         )
         .bind(self.chain()?)
@@ -145,7 +146,7 @@ impl Tx {
         if contents.is_empty() {
             return Ok(Some(Vec::new()));
         }
-        let rows: Vec<(i64, String, String, Option<i64>)> = sqlx::query_as(
+        let rows: Vec<(i64, String, String, Option<i64>)> = query_as(
             "SELECT ordinal, content, said_by, turn FROM instructions
              WHERE chain = $1 AND (turn IS NULL OR turn = $2) ORDER BY ordinal",
         )
@@ -160,7 +161,7 @@ impl Tx {
             delivered.push(free.remove(position));
         }
         for row in &delivered {
-            sqlx::query("UPDATE instructions SET turn = $3 WHERE chain = $1 AND ordinal = $2")
+            query("UPDATE instructions SET turn = $3 WHERE chain = $1 AND ordinal = $2")
                 .bind(self.chain()?)
                 .bind(i64::from(row.ordinal))
                 .bind(i64::from(turn))
@@ -176,7 +177,7 @@ impl Tx {
     /// [`StoreError`] of the database.
     pub async fn use_proof(&mut self, digest: &Digest, record_key: &str) -> Result<bool, StoreError> {
         let run = self.run().clone();
-        sqlx::query(
+        query(
             "INSERT INTO used_proofs (digest, workflow_id, first_run_id, record_key) VALUES ($1, $2, $3, $4)
              ON CONFLICT DO NOTHING",
         )
@@ -186,7 +187,7 @@ impl Tx {
         .bind(record_key)
         .execute(&mut *self.db)
         .await?;
-        let (same,): (bool,) = sqlx::query_as(
+        let (same,): (bool,) = query_as(
             "SELECT workflow_id = $2 AND first_run_id = $3 AND record_key = $4 FROM used_proofs WHERE digest = $1",
         )
         .bind(digest.as_str())

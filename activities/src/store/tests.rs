@@ -1,4 +1,4 @@
-//! The store through its API: one file, several handles.
+//! The store through its API, on both engines: one file or database, several handles.
 
 use std::{collections::BTreeMap, fs, time::Duration};
 
@@ -8,10 +8,9 @@ use mandate_domain::{
     ToolCallOutcome, Usage, Who, approval::OnExpiry, canonical,
 };
 use serde_json::json;
-use tempfile::TempDir;
 
 use super::*;
-use crate::clock::{BootClock, BootTime};
+use crate::test_stores::{Home, On, on_both_engines};
 
 const TENANT: &str = "acme";
 
@@ -19,15 +18,8 @@ fn chain() -> RunChain {
     RunChain { workflow_id: "refund-1".into(), first_run_id: "run-1".into() }
 }
 
-fn settings(home: &TempDir) -> StoreSettings {
-    StoreSettings {
-        path: home.path().join("data/mandate.db"),
-        address_keys: AddressKeySource::Folder(home.path().join("keys")),
-    }
-}
-
-async fn open(home: &TempDir) -> Store {
-    Store::open(settings(home)).await.unwrap()
+async fn open(home: &Home) -> Store {
+    home.open().await
 }
 
 fn digest(text: &str) -> Digest {
@@ -85,7 +77,7 @@ async fn open_run(store: &Store) -> Tx {
     tx
 }
 
-async fn opened(home: &TempDir) -> Store {
+async fn opened(home: &Home) -> Store {
     let store = open(home).await;
     open_run(&store).await.commit().await.unwrap();
     store
@@ -131,10 +123,9 @@ async fn verified(store: &Store, run: &RunChain) -> u64 {
     head.records
 }
 
-#[tokio::test]
-async fn a_store_keeps_its_id_and_its_runs_when_opened_again() {
+async fn a_store_keeps_its_id_and_its_runs_when_opened_again(on: On) {
     use std::os::unix::fs::MetadataExt as _;
-    let home = tempfile::tempdir().unwrap();
+    let home = Home::new(on).await;
     let first = opened(&home).await;
     let mut tx = first.begin(&chain()).await.unwrap();
     tx.accept_execution("run-2").await.unwrap();
@@ -150,28 +141,28 @@ async fn a_store_keeps_its_id_and_its_runs_when_opened_again() {
         assert_eq!((row.agent, row.definition, row.opened), (new.agent, new.definition, new.opened));
         assert_eq!((row.head, row.closed, row.requests_made), (ChainHead::empty(), false, 0));
     }
-    let path = settings(&home).path;
-    assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+    if on == On::Sqlite {
+        assert_eq!(fs::metadata(home.file()).unwrap().mode() & 0o777, 0o600);
+    }
     assert!(again.check_pinned(first.id()).is_ok());
-    let other = open(&tempfile::tempdir().unwrap()).await;
+    let other = open(&Home::new(on).await).await;
     assert!(matches!(other.check_pinned(first.id()), Err(StoreError::OtherStore { .. })));
 }
 
-#[tokio::test]
-async fn many_processes_may_open_a_new_store_at_once() {
-    let home = tempfile::tempdir().unwrap();
+async fn many_processes_may_open_a_new_store_at_once(on: On) {
+    let home = Home::new(on).await;
     let opened = futures::future::join_all((0..6).map(|_| open(&home))).await;
     assert!(opened.windows(2).all(|pair| pair[0].id() == pair[1].id()));
 }
 
 #[tokio::test]
 async fn what_is_no_store_is_named() {
-    let home = tempfile::tempdir().unwrap();
+    let home = Home::new(On::Sqlite).await;
     fs::create_dir(home.path().join("folder")).unwrap();
     fs::write(home.path().join("text"), "not a database, but a text that is long enough to be one").unwrap();
     for name in ["folder", "text", "text/below-a-file"] {
         let path = home.path().join(name);
-        let settings = StoreSettings { path: path.clone(), ..settings(&home) };
+        let settings = StoreSettings { place: StorePlace::File(path.clone()), ..home.settings() };
         let error = Store::open(settings).await.unwrap_err();
         assert!(matches!(error, StoreError::Unreadable { .. }), "{error:?}");
         assert!(error.to_string().contains(&path.display().to_string()), "{error}");
@@ -179,9 +170,8 @@ async fn what_is_no_store_is_named() {
     assert!(fs::read_to_string(home.path().join("text")).unwrap().starts_with("not a database"));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn two_handles_append_to_one_chain_without_gaps() {
-    let home = tempfile::tempdir().unwrap();
+async fn two_handles_append_to_one_chain_without_gaps(on: On) {
+    let home = Home::new(on).await;
     let stores = [opened(&home).await, open(&home).await];
     let tasks: Vec<_> = (0..40)
         .map(|i| {
@@ -196,9 +186,8 @@ async fn two_handles_append_to_one_chain_without_gaps() {
     assert_eq!(stores[1].run(&chain()).await.unwrap().unwrap().head.records, 40);
 }
 
-#[tokio::test]
-async fn the_same_key_is_a_no_op_and_with_other_content_an_error() {
-    let home = tempfile::tempdir().unwrap();
+async fn the_same_key_is_a_no_op_and_with_other_content_an_error(on: On) {
+    let home = Home::new(on).await;
     let store = opened(&home).await;
     assert_eq!(append(&store, "t1.0/end", "a").await.unwrap(), Appended::New);
     assert_eq!(append(&store, "t1.0/end", "a").await.unwrap(), Appended::AlreadyThere);
@@ -207,9 +196,8 @@ async fn the_same_key_is_a_no_op_and_with_other_content_an_error() {
     assert_eq!(verified(&store, &chain()).await, 1);
 }
 
-#[tokio::test]
-async fn a_transaction_that_is_dropped_changes_nothing() {
-    let home = tempfile::tempdir().unwrap();
+async fn a_transaction_that_is_dropped_changes_nothing(on: On) {
+    let home = Home::new(on).await;
     let store = open(&home).await;
     let mut tx = open_run(&store).await;
     tx.append(&who(), &origin(), "k".into(), note("a")).await.unwrap();
@@ -227,9 +215,8 @@ async fn a_transaction_that_is_dropped_changes_nothing() {
     assert_eq!(store.content("other", &text).await.unwrap(), None);
 }
 
-#[tokio::test]
-async fn a_store_behind_its_run_is_noticed() {
-    let home = tempfile::tempdir().unwrap();
+async fn a_store_behind_its_run_is_noticed(on: On) {
+    let home = Home::new(on).await;
     let store = opened(&home).await;
     append(&store, "1", "a").await.unwrap();
     let seen = store.run(&chain()).await.unwrap().unwrap().head;
@@ -243,9 +230,8 @@ async fn a_store_behind_its_run_is_noticed() {
     }
 }
 
-#[tokio::test]
-async fn nothing_is_written_to_a_run_that_is_not_open() {
-    let home = tempfile::tempdir().unwrap();
+async fn nothing_is_written_to_a_run_that_is_not_open(on: On) {
+    let home = Home::new(on).await;
     let store = open(&home).await;
     assert!(matches!(append(&store, "k", "a").await, Err(StoreError::NotFound { .. })));
     let mut tx = open_run(&store).await;
@@ -256,9 +242,8 @@ async fn nothing_is_written_to_a_run_that_is_not_open() {
     assert!(store.begin(&chain()).await.unwrap().is_closed());
 }
 
-#[tokio::test]
-async fn runs_are_listed_newest_first_with_their_state() {
-    let home = tempfile::tempdir().unwrap();
+async fn runs_are_listed_newest_first_with_their_state(on: On) {
+    let home = Home::new(on).await;
     let store = opened(&home).await;
     let second = RunChain { workflow_id: "refund-2".into(), first_run_id: "run-9".into() };
     let mut tx = store.begin(&second).await.unwrap();
@@ -279,9 +264,8 @@ async fn runs_are_listed_newest_first_with_their_state() {
     assert_eq!(shown(store.runs(Some("refund-3")).await.unwrap()), []);
 }
 
-#[tokio::test]
-async fn an_intrusion_is_recorded_in_the_stores_own_chain() {
-    let home = tempfile::tempdir().unwrap();
+async fn an_intrusion_is_recorded_in_the_stores_own_chain(on: On) {
+    let home = Home::new(on).await;
     let store = open(&home).await;
     for _ in 0..2 {
         store.record_intrusion(&origin(), "call_tool", "foreign workflow").await.unwrap();
@@ -290,34 +274,48 @@ async fn an_intrusion_is_recorded_in_the_stores_own_chain() {
     assert_eq!(store.runs(None).await.unwrap(), []);
 }
 
-#[tokio::test]
-async fn another_address_key_or_none_is_refused() {
-    let home = tempfile::tempdir().unwrap();
+async fn another_address_key_or_none_is_refused(on: On) {
+    let home = Home::new(on).await;
     let first = open(&home).await;
     let key = first.address_key(TENANT).await.unwrap();
     assert_eq!(open(&home).await.address_key(TENANT).await.unwrap().address(b"x"), key.address(b"x"));
     let fixed = AddressKeySource::Fixed(AddressKey::new([7; 32]));
-    let other = Store::open(StoreSettings { address_keys: fixed, ..settings(&home) }).await.unwrap();
+    let other = Store::open(StoreSettings { address_keys: fixed, ..home.settings() }).await.unwrap();
     assert!(matches!(other.address_key(TENANT).await, Err(StoreError::WrongAddressKey { .. })));
     fs::remove_file(home.path().join("keys/acme.key")).unwrap();
     assert!(matches!(open(&home).await.address_key(TENANT).await, Err(StoreError::AddressKey { .. })));
     assert!(!home.path().join("keys/acme.key").exists(), "a lost key is not replaced");
 }
 
-#[tokio::test]
-async fn an_unknown_encoding_or_changed_content_is_an_error() {
-    let home = tempfile::tempdir().unwrap();
+async fn an_unknown_encoding_or_changed_content_is_an_error(on: On) {
+    let home = Home::new(on).await;
     let store = opened(&home).await;
     let mut tx = store.begin(&chain()).await.unwrap();
     let text = tx.put_content(TENANT, "text").await.unwrap();
     tx.commit().await.unwrap();
-    sqlx::query("UPDATE content SET body = 'other'").execute(&store.inner.writer).await.unwrap();
+    store.damage("UPDATE content SET body = 'other'").await;
     assert!(matches!(store.content(TENANT, &text).await, Err(StoreError::Corrupt { .. })));
-    sqlx::query("UPDATE content SET encoding = 'sealed'").execute(&store.inner.writer).await.unwrap();
+    store.damage("UPDATE content SET encoding = 'sealed'").await;
     assert!(matches!(store.content(TENANT, &text).await, Err(StoreError::UnknownEncoding { .. })));
 }
 
+on_both_engines! {
+    a_store_keeps_its_id_and_its_runs_when_opened_again
+    many_processes_may_open_a_new_store_at_once
+    two_handles_append_to_one_chain_without_gaps
+    the_same_key_is_a_no_op_and_with_other_content_an_error
+    a_transaction_that_is_dropped_changes_nothing
+    a_store_behind_its_run_is_noticed
+    nothing_is_written_to_a_run_that_is_not_open
+    runs_are_listed_newest_first_with_their_state
+    an_intrusion_is_recorded_in_the_stores_own_chain
+    another_address_key_or_none_is_refused
+    an_unknown_encoding_or_changed_content_is_an_error
+}
+
 mod calls;
+mod failing;
 mod notices;
 mod policy;
+mod together;
 mod transcripts;

@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use super::{
     Store, StoreError, Tx,
+    engine::{either, query, query_as},
     rows::{PLAIN, from_json, locked, number, parse, plain, to_json},
 };
 
@@ -51,9 +52,9 @@ impl Tx {
             Some(parent) => self.depth(tenant, parent).await?.saturating_add(1),
         };
         let body = to_json(message)?;
-        let key = self.store.inner.tenants.key(tenant, &mut self.db).await?;
+        let key = self.tenant_key(tenant).await?;
         let address = message_address(&key, parent.map(Address::as_str), &body)?;
-        sqlx::query(
+        query(
             "INSERT INTO messages (tenant, address, parent, depth, encoding, body) VALUES ($1, $2, $3, $4, $5, $6)
              ON CONFLICT DO NOTHING",
         )
@@ -69,7 +70,7 @@ impl Tx {
     }
 
     async fn depth(&mut self, tenant: &str, address: &Address) -> Result<i64, StoreError> {
-        let row: Option<(i64,)> = sqlx::query_as("SELECT depth FROM messages WHERE tenant = $1 AND address = $2")
+        let row: Option<(i64,)> = query_as("SELECT depth FROM messages WHERE tenant = $1 AND address = $2")
             .bind(tenant)
             .bind(address.as_str())
             .fetch_optional(&mut *self.db)
@@ -91,7 +92,7 @@ impl Tx {
     ) -> Result<(), StoreError> {
         let chain = self.chain()?;
         let (append, reply) = (to_json(append)?, to_json(reply)?);
-        sqlx::query(
+        query(
             "INSERT INTO replies (chain, turn, transcript_before, appended, transcript_after, encoding, reply)
              VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING",
         )
@@ -104,7 +105,7 @@ impl Tx {
         .bind(&reply)
         .execute(&mut *self.db)
         .await?;
-        let (same,): (bool,) = sqlx::query_as(
+        let (same,): (bool,) = query_as(
             "SELECT transcript_before = $3 AND appended = $4 AND transcript_after = $5 AND reply = $6
              FROM replies WHERE chain = $1 AND turn = $2",
         )
@@ -135,7 +136,7 @@ impl Store {
             return Ok(cached.messages.clone());
         }
         let known = cache.known(tenant);
-        let rows: Vec<Columns> = sqlx::query_as(
+        let rows: Vec<Columns> = query_as(either(
             "WITH RECURSIVE line (address, parent, depth, encoding, body) AS (
                  SELECT address, parent, depth, encoding, body FROM messages WHERE tenant = $1 AND address = $2
                  UNION ALL
@@ -144,11 +145,19 @@ impl Store {
                  WHERE line.parent NOT IN (SELECT value FROM json_each($3))
              )
              SELECT address, parent, depth, encoding, body FROM line ORDER BY depth",
-        )
+            "WITH RECURSIVE line (address, parent, depth, encoding, body) AS (
+                 SELECT address, parent, depth, encoding, body FROM messages WHERE tenant = $1 AND address = $2
+                 UNION ALL
+                 SELECT m.address, m.parent, m.depth, m.encoding, m.body
+                 FROM line JOIN messages m ON m.tenant = $1 AND m.address = line.parent AND m.depth = line.depth - 1
+                 WHERE line.parent NOT IN (SELECT json_array_elements_text(CAST($3 AS JSON)))
+             )
+             SELECT address, parent, depth, encoding, body FROM line ORDER BY depth",
+        ))
         .bind(tenant)
         .bind(head.as_str())
         .bind(to_json(&known.keys().collect::<Vec<_>>())?)
-        .fetch_all(&self.inner.readers)
+        .fetch_all(&mut *self.reader().await?)
         .await?;
         let Some((_, oldest_parent, ..)) = rows.first() else {
             return Err(StoreError::not_found(format_args!("message {head}")));

@@ -1,24 +1,25 @@
-//! One writing transaction on one run: it holds the store's write lock from its first statement, so the head it read
-//! is the head it writes behind.
+//! One writing transaction on one run: it holds the run's head from before its first look, so the head it read is the
+//! head it writes behind; and bundles and quarantine stay as they are until it ends.
 
+use super::{
+    Store, StoreError,
+    engine::{Connection, Locks, Standing, Transaction, query, query_as},
+    rows::{PLAIN, column, from_json, now_micros, number, parse, to_json},
+};
 use mandate_domain::{
     Address, AgentDefinition, AgentName, AuditRecord, ChainHead, OpenedRun, Origin, PersonId, RecordBody, RunChain,
     ToolDefinition, Who,
     audit::{LinkError, LinkedRecord, link},
 };
-use sqlx::{Sqlite, SqliteConnection, Transaction};
 
-use super::{
-    Store, StoreError,
-    rows::{PLAIN, column, from_json, now_micros, number, parse, to_json},
-};
+use crate::clock::BootTime;
 
 const RECORD_FORMAT: u32 = 1;
 
 /// A writing transaction. Dropped without [`Tx::commit`], it changes nothing.
 pub struct Tx {
     pub(super) store: Store,
-    pub(super) db: Transaction<'static, Sqlite>,
+    pub(super) db: Box<dyn Transaction>,
     run: RunChain,
     /// The row of the chain, once it exists.
     chain: Option<i64>,
@@ -59,13 +60,17 @@ pub struct NewRun {
 type ChainColumns = (i64, i64, String, Option<String>, Option<bool>);
 
 impl Store {
-    /// Begins to write to a run: takes the write lock and reads the head. The run need not be open yet.
+    /// Begins to write to a run: locks its head and reads it. The run need not be open yet.
     ///
     /// # Errors
     /// [`StoreError::Busy`] when others hold the lock for too long.
     pub async fn begin(&self, run: &RunChain) -> Result<Tx, StoreError> {
-        let mut db = self.begin_immediate().await?;
-        let row: Option<ChainColumns> = sqlx::query_as(
+        self.begin_with(run, Standing::Reads).await
+    }
+
+    pub(super) async fn begin_with(&self, run: &RunChain, standing: Standing) -> Result<Tx, StoreError> {
+        let mut db = self.inner.engine.begin(Locks { chain: Some(run), standing }).await?;
+        let row: Option<ChainColumns> = query_as(
             "SELECT chains.id, chains.records, chains.head, runs.agent, runs.closed
              FROM chains LEFT JOIN runs ON runs.chain = chains.id
              WHERE chains.workflow_id = $1 AND chains.first_run_id = $2",
@@ -125,6 +130,14 @@ impl Tx {
         Ok(&opened.tenant)
     }
 
+    /// The present moment on the clock by which this store's claims are made.
+    ///
+    /// # Errors
+    /// [`StoreError`] of the clock or the database.
+    pub async fn now(&mut self) -> Result<BootTime, StoreError> {
+        self.db.now().await
+    }
+
     /// Refuses to go on if the workflow has seen records that are not here.
     ///
     /// # Errors
@@ -133,7 +146,7 @@ impl Tx {
         if seen.records == 0 {
             return Ok(());
         }
-        let hash: Option<(String,)> = sqlx::query_as("SELECT hash FROM records WHERE chain = $1 AND sequence = $2")
+        let hash: Option<(String,)> = query_as("SELECT hash FROM records WHERE chain = $1 AND sequence = $2")
             .bind(self.chain)
             .bind(column(seen.records))
             .fetch_optional(&mut *self.db)
@@ -157,7 +170,7 @@ impl Tx {
         body: RecordBody,
     ) -> Result<Appended, StoreError> {
         let chain = self.chain()?;
-        if let Some(recorded) = recorded_body(&mut self.db, chain, &key).await? {
+        if let Some(recorded) = recorded_body(&mut *self.db, chain, &key).await? {
             return if recorded == body { Ok(Appended::AlreadyThere) } else { Err(StoreError::KeyConflict { key }) };
         }
         let record = AuditRecord {
@@ -183,12 +196,12 @@ impl Tx {
     /// [`StoreError`] of the database or of a record that cannot be read.
     pub async fn recorded(&mut self, key: &str) -> Result<Option<RecordBody>, StoreError> {
         let chain = self.chain()?;
-        recorded_body(&mut self.db, chain, key).await
+        recorded_body(&mut *self.db, chain, key).await
     }
 
     async fn write(&mut self, chain: i64, linked: &LinkedRecord) -> Result<(), StoreError> {
         let canonical = std::str::from_utf8(&linked.canonical).map_err(StoreError::corrupt)?;
-        sqlx::query("INSERT INTO records (chain, sequence, record_key, canonical, hash) VALUES ($1, $2, $3, $4, $5)")
+        query("INSERT INTO records (chain, sequence, record_key, canonical, hash) VALUES ($1, $2, $3, $4, $5)")
             .bind(chain)
             .bind(column(linked.record.sequence))
             .bind(&linked.record.key)
@@ -196,7 +209,7 @@ impl Tx {
             .bind(linked.hash.as_str())
             .execute(&mut *self.db)
             .await?;
-        sqlx::query("UPDATE chains SET records = $2, head = $3 WHERE id = $1")
+        query("UPDATE chains SET records = $2, head = $3 WHERE id = $1")
             .bind(chain)
             .bind(column(linked.record.sequence))
             .bind(linked.hash.as_str())
@@ -214,7 +227,7 @@ impl Tx {
             return Ok(Appended::AlreadyThere);
         }
         let chain = self.make_chain().await?;
-        sqlx::query(
+        query(
             "INSERT INTO runs (chain, agent, on_behalf_of, opened_micros, encoding, opened, definition, tools)
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
         )
@@ -237,7 +250,7 @@ impl Tx {
         if let Some(chain) = self.chain {
             return Ok(chain);
         }
-        let (chain,): (i64,) = sqlx::query_as(
+        let (chain,): (i64,) = query_as(
             "INSERT INTO chains (workflow_id, first_run_id, records, head) VALUES ($1, $2, 0, $3) RETURNING id",
         )
         .bind(&self.run.workflow_id)
@@ -255,15 +268,13 @@ impl Tx {
     /// [`StoreError::KeyConflict`] when it belongs to another.
     pub async fn accept_execution(&mut self, run_id: &str) -> Result<(), StoreError> {
         let chain = self.chain()?;
-        sqlx::query("INSERT INTO executions (run_id, chain) VALUES ($1, $2) ON CONFLICT DO NOTHING")
+        query("INSERT INTO executions (run_id, chain) VALUES ($1, $2) ON CONFLICT DO NOTHING")
             .bind(run_id)
             .bind(chain)
             .execute(&mut *self.db)
             .await?;
-        let (owner,): (i64,) = sqlx::query_as("SELECT chain FROM executions WHERE run_id = $1")
-            .bind(run_id)
-            .fetch_one(&mut *self.db)
-            .await?;
+        let (owner,): (i64,) =
+            query_as("SELECT chain FROM executions WHERE run_id = $1").bind(run_id).fetch_one(&mut *self.db).await?;
         if owner == chain { Ok(()) } else { Err(StoreError::KeyConflict { key: format!("execution {run_id}") }) }
     }
 
@@ -273,7 +284,7 @@ impl Tx {
     /// [`StoreError::NotFound`] for a run that is not open.
     pub async fn close_run(&mut self) -> Result<(), StoreError> {
         let chain = self.chain()?;
-        sqlx::query("UPDATE runs SET closed = 1 WHERE chain = $1").bind(chain).execute(&mut *self.db).await?;
+        query("UPDATE runs SET closed = TRUE WHERE chain = $1").bind(chain).execute(&mut *self.db).await?;
         if let Some(opened) = &mut self.opened {
             opened.closed = true;
         }
@@ -285,16 +296,14 @@ impl Tx {
     /// # Errors
     /// [`StoreError`] of the tenant's key or the database.
     pub async fn put_content(&mut self, tenant: &str, text: &str) -> Result<Address, StoreError> {
-        let address = self.store.inner.tenants.key(tenant, &mut self.db).await?.address(text.as_bytes());
-        sqlx::query(
-            "INSERT INTO content (tenant, address, encoding, body) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
-        )
-        .bind(tenant)
-        .bind(address.as_str())
-        .bind(PLAIN)
-        .bind(text)
-        .execute(&mut *self.db)
-        .await?;
+        let address = self.tenant_key(tenant).await?.address(text.as_bytes());
+        query("INSERT INTO content (tenant, address, encoding, body) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING")
+            .bind(tenant)
+            .bind(address.as_str())
+            .bind(PLAIN)
+            .bind(text)
+            .execute(&mut *self.db)
+            .await?;
         Ok(address)
     }
 
@@ -305,12 +314,13 @@ impl Tx {
     /// repeated.
     pub async fn commit(self) -> Result<ChainHead, StoreError> {
         self.db.commit().await?;
+        self.store.count_commit();
         Ok(self.head)
     }
 }
 
-async fn recorded_body(db: &mut SqliteConnection, chain: i64, key: &str) -> Result<Option<RecordBody>, StoreError> {
-    let row: Option<(String,)> = sqlx::query_as("SELECT canonical FROM records WHERE chain = $1 AND record_key = $2")
+async fn recorded_body(db: &mut dyn Connection, chain: i64, key: &str) -> Result<Option<RecordBody>, StoreError> {
+    let row: Option<(String,)> = query_as("SELECT canonical FROM records WHERE chain = $1 AND record_key = $2")
         .bind(chain)
         .bind(key)
         .fetch_optional(db)

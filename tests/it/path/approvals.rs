@@ -4,7 +4,7 @@ use mandate_domain::{RecordBody, RequestId, Review, Verdict};
 
 use super::{
     run::{ANA, BO, EVE, Run, counted, id, refund},
-    world::Folder,
+    world::{Folder, on_both_engines},
 };
 
 const MEMBERS: &str = r#"finance-leads = ["bo@acme.example", "eve@acme.example"]"#;
@@ -24,7 +24,6 @@ fn reason(review: Review) -> String {
     }
 }
 
-#[tokio::test]
 async fn an_approval_counts_for_its_own_call_and_no_other() {
     let world = Folder::proposing(&[&refund(50_000), &refund(20_000), &refund(20_000)]).world().await;
     let mut run = Run::proposed(&world).await;
@@ -47,7 +46,6 @@ async fn an_approval_counts_for_its_own_call_and_no_other() {
 
 const FOUR_EYES: &str = "@quorum(\"1\")\n@four_eyes(\"requester\")\n";
 
-#[tokio::test]
 async fn a_stranger_the_requester_and_a_wrong_id_decide_nothing() {
     let members = r#"finance-leads = ["bo@acme.example", "ana@acme.example"]"#;
     let world = Folder::proposing(&[&refund(50_000), &refund(20_000)]).edit("mandate.toml", MEMBERS, members);
@@ -74,7 +72,6 @@ async fn a_stranger_the_requester_and_a_wrong_id_decide_nothing() {
     assert_eq!(run.paid().await, [50_000]);
 }
 
-#[tokio::test]
 async fn two_people_are_two_people() {
     let two = r#"@quorum("2")"#;
     let world = Folder::proposing(&[&refund(50_000)]).edit("policies/refunds.cedar", r#"@quorum("1")"#, two);
@@ -90,7 +87,6 @@ async fn two_people_are_two_people() {
     assert_eq!((run.paid().await, run.count(refused_decision).await), (vec![50_000], 1));
 }
 
-#[tokio::test]
 async fn a_decided_request_is_not_decided_again_and_the_attempt_is_audited() {
     let world = Folder::proposing(&[&refund(50_000), &refund(20_000), &refund(30_000)]).world().await;
     let mut run = Run::proposed(&world).await;
@@ -111,7 +107,6 @@ async fn a_decided_request_is_not_decided_again_and_the_attempt_is_audited() {
     assert_eq!(run.paid().await, [50_000]);
 }
 
-#[tokio::test]
 async fn a_rejection_ends_the_call_with_the_words_of_who_rejected() {
     let world = Folder::proposing(&[&refund(50_000)]).world().await;
     let mut run = Run::proposed(&world).await;
@@ -135,7 +130,6 @@ const SECOND_GATE: &str = r#"@id("refund.any") @reason("the owner looks at each 
     unless { context.approved.contains("refund.any") };"#;
 
 /// One gate ends the call: an approval at the other one counts for nothing, whether it came before or comes after.
-#[tokio::test]
 async fn a_rejection_or_an_expiry_at_one_gate_withdraws_the_other() {
     let folder = Folder::proposing(&[&refund(50_000), &refund(20_000)]).policy("second", SECOND_GATE);
     let world = folder.world().await;
@@ -151,7 +145,6 @@ async fn a_rejection_or_an_expiry_at_one_gate_withdraws_the_other() {
     assert_eq!((run.paid().await, run.intents().await), (vec![], 0));
 }
 
-#[tokio::test]
 async fn a_call_with_two_gates_waits_for_both() {
     let world = Folder::proposing(&[&refund(50_000)]).policy("second", SECOND_GATE).world().await;
     let mut run = Run::proposed(&world).await;
@@ -162,4 +155,14 @@ async fn a_call_with_two_gates_waits_for_both() {
     assert_eq!(run.approve(&requests[1], BO).await, counted(1, true));
     run.returned("t1.0").await;
     assert_eq!((run.paid().await, run.intents().await), (vec![50_000], 1));
+}
+
+on_both_engines! {
+    an_approval_counts_for_its_own_call_and_no_other
+    a_stranger_the_requester_and_a_wrong_id_decide_nothing
+    two_people_are_two_people
+    a_decided_request_is_not_decided_again_and_the_attempt_is_audited
+    a_rejection_ends_the_call_with_the_words_of_who_rejected
+    a_rejection_or_an_expiry_at_one_gate_withdraws_the_other
+    a_call_with_two_gates_waits_for_both
 }

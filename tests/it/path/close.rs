@@ -5,10 +5,9 @@ use mandate_workflows::contract::ModelCallOutcome;
 
 use super::{
     run::{BO, READ, Run, close, counted, id, invoke, person, refund},
-    world::Folder,
+    world::{Folder, on_both_engines},
 };
 
-#[tokio::test]
 async fn closing_names_who_halted_and_what_was_left() {
     let world = Folder::proposing(&[&refund(50_000), READ]).world().await;
     let mut run = Run::proposed(&world).await;
@@ -27,7 +26,6 @@ async fn closing_names_who_halted_and_what_was_left() {
     assert_eq!(run.records().await as u64, closed.audit.records);
 }
 
-#[tokio::test]
 async fn a_closed_run_calls_no_tool() {
     let world = Folder::proposing(&[READ, &refund(50_000), "{ tool = 'nothing' }"]).world().await;
     let mut run = Run::proposed(&world).await;
@@ -41,7 +39,6 @@ async fn a_closed_run_calls_no_tool() {
     assert_eq!((run.records().await, run.intents().await, run.paid().await), (records, 0, vec![]));
 }
 
-#[tokio::test]
 async fn a_closed_run_asks_no_model() {
     let world = Folder::proposing(&[READ]).world().await;
     let mut run = Run::open(&world).await;
@@ -54,7 +51,6 @@ async fn a_closed_run_asks_no_model() {
     assert_eq!(run.count(|body| matches!(body, RecordBody::Intent { .. })).await, 0);
 }
 
-#[tokio::test]
 async fn a_decision_after_the_close_does_not_count() {
     let world = Folder::proposing(&[&refund(50_000)]).world().await;
     let mut run = Run::proposed(&world).await;
@@ -66,4 +62,11 @@ async fn a_decision_after_the_close_does_not_count() {
     assert_eq!(run.review(run.expiry(&request)).await, ended);
     assert_eq!(run.count(|body| matches!(body, RecordBody::ApprovalDecided { refused: Some(_), .. })).await, 2);
     assert_eq!((run.paid().await, run.intents().await), (vec![], 0));
+}
+
+on_both_engines! {
+    closing_names_who_halted_and_what_was_left
+    a_closed_run_calls_no_tool
+    a_closed_run_asks_no_model
+    a_decision_after_the_close_does_not_count
 }

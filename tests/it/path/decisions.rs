@@ -4,7 +4,7 @@ use mandate_domain::{DecisionOutcome, RecordBody, RefusalKind, ToolCallOutcome};
 
 use super::{
     run::{BO, READ, Run, counted, refund},
-    world::Folder,
+    world::{Folder, on_both_engines},
 };
 
 /// A world whose model proposes this one call; the run after its first turn.
@@ -23,7 +23,6 @@ async fn refused(call: &str, kind: RefusalKind, words: &[&str]) {
     assert!(run.turn().await.calls.is_empty());
 }
 
-#[tokio::test]
 async fn reading_is_free_and_an_error_of_the_tool_is_a_result() {
     let nowhere = r#"{ tool = "orders.read", arguments = { order_id = "o99" } }"#;
     let clock = r#"{ tool = "clock" }"#;
@@ -38,7 +37,6 @@ async fn reading_is_free_and_an_error_of_the_tool_is_a_result() {
     run.turn().await;
 }
 
-#[tokio::test]
 async fn a_refund_up_to_the_limit_is_paid_and_one_cent_more_asks() {
     let world = Folder::proposing(&[&refund(10_000), &refund(10_001)]).world().await;
     let mut run = Run::proposed(&world).await;
@@ -48,26 +46,22 @@ async fn a_refund_up_to_the_limit_is_paid_and_one_cent_more_asks() {
     assert_eq!((run.paid().await, run.intents().await), (vec![10_000], 1));
 }
 
-#[tokio::test]
 async fn a_forbidden_refund_is_denied_and_asks_nobody() {
     let words = ["policy denies", "no agent refunds more than 5,000 EUR"];
     refused(&refund(500_001), RefusalKind::Denied, &words).await;
 }
 
-#[tokio::test]
 async fn what_no_policy_permits_is_denied() {
     let usd = refund(100).replace("EUR", "USD");
     refused(&usd, RefusalKind::Denied, &["policy denies"]).await;
 }
 
-#[tokio::test]
 async fn a_tool_that_is_not_offered_is_refused_with_those_that_are() {
     let status = r#"{ tool = "payments.refund_status", arguments = { idempotency_key = "x" } }"#;
     refused(status, RefusalKind::ToolNotOffered, &["payments.refund_status", "orders.read, customers.read"]).await;
     refused(r#"{ tool = "rm -rf" }"#, RefusalKind::ToolNotOffered, &["rm -rf"]).await;
 }
 
-#[tokio::test]
 async fn arguments_that_do_not_fit_are_named_to_the_model() {
     let unknown = r#"{ tool = "orders.read", arguments = { order = "o1" } }"#;
     refused(unknown, RefusalKind::InvalidArguments, &["order_id", "call again"]).await;
@@ -76,7 +70,6 @@ async fn arguments_that_do_not_fit_are_named_to_the_model() {
     refused(&text, RefusalKind::InvalidArguments, &["amount_cents"]).await;
 }
 
-#[tokio::test]
 async fn arguments_that_are_no_json_are_refused() {
     let world = Folder::replying(&["tool = 'orders.read'\nmalformed = '{\"order_id\": '", "text = 'Sorry.'"]);
     let world = world.world().await;
@@ -87,7 +80,6 @@ async fn arguments_that_are_no_json_are_refused() {
     assert_eq!(run.intents().await, 0);
 }
 
-#[tokio::test]
 async fn a_call_that_no_policy_can_judge_is_denied_and_recorded() {
     let world = Folder::proposing(&[&refund(4_500)]).world().await;
     let mut run = Run::proposed(&world).await;
@@ -101,7 +93,6 @@ async fn a_call_that_no_policy_can_judge_is_denied_and_recorded() {
     assert_eq!(run.count(denied).await, 1);
 }
 
-#[tokio::test]
 async fn an_outcome_stands_although_policy_would_forbid_the_call_now() {
     let world = Folder::proposing(&[&refund(4_500)]).world().await;
     let mut run = Run::proposed(&world).await;
@@ -112,7 +103,6 @@ async fn an_outcome_stands_although_policy_would_forbid_the_call_now() {
     assert_eq!((run.paid().await, run.intents().await), (vec![4_500], 1));
 }
 
-#[tokio::test]
 async fn an_approved_call_is_denied_when_policy_was_tightened_meanwhile() {
     let world = Folder::proposing(&[&refund(50_000)]).world().await;
     let mut run = Run::proposed(&world).await;
@@ -126,7 +116,6 @@ async fn an_approved_call_is_denied_when_policy_was_tightened_meanwhile() {
     run.turn().await;
 }
 
-#[tokio::test]
 async fn a_tool_that_changed_since_the_run_began_is_refused() {
     let world = Folder::proposing(&[&refund(50_000)]).world().await;
     let mut run = Run::proposed(&world).await;
@@ -141,3 +130,17 @@ async fn a_tool_that_changed_since_the_run_began_is_refused() {
 
 const STOP: &str = r#"@id("refund.stop") @reason("refunds are stopped")
     forbid (principal, action == Mandate::Action::"payments.refund", resource);"#;
+
+on_both_engines! {
+    reading_is_free_and_an_error_of_the_tool_is_a_result
+    a_refund_up_to_the_limit_is_paid_and_one_cent_more_asks
+    a_forbidden_refund_is_denied_and_asks_nobody
+    what_no_policy_permits_is_denied
+    a_tool_that_is_not_offered_is_refused_with_those_that_are
+    arguments_that_do_not_fit_are_named_to_the_model
+    arguments_that_are_no_json_are_refused
+    a_call_that_no_policy_can_judge_is_denied_and_recorded
+    an_outcome_stands_although_policy_would_forbid_the_call_now
+    an_approved_call_is_denied_when_policy_was_tightened_meanwhile
+    a_tool_that_changed_since_the_run_began_is_refused
+}

@@ -5,7 +5,7 @@ use nix::sys::signal::Signal;
 
 use super::{
     run::{BO, READ, Run, call, refund},
-    world::{Folder, World, wait_until},
+    world::{Folder, World, on_both_engines, wait_until},
 };
 
 /// Loses the worker in the first call after `reached`: its attempt ends there, as if the process had died.
@@ -19,7 +19,7 @@ async fn lose_worker(run: &mut Run<'_>, reached: impl AsyncFnMut() -> bool) {
 }
 
 /// Loses the worker while the tool server stands still: the call was begun, and nothing has happened.
-async fn lose_before_effect(world: &World, run: &mut Run<'_>) {
+pub(super) async fn lose_before_effect(world: &World, run: &mut Run<'_>) {
     world.signal_server(Signal::SIGSTOP);
     lose_worker(run, async || world.effect("t1.0").await.is_some_and(|(state, _)| state == "open")).await;
     world.signal_server(Signal::SIGKILL);
@@ -48,7 +48,6 @@ async fn claimed(run: &mut Run<'_>) {
     assert!(failed.delay.is_some_and(|delay| !delay.is_zero() && delay.as_secs() < 4), "{failed:?}");
 }
 
-#[tokio::test]
 async fn a_live_claim_is_waited_for_and_a_reading_call_is_made_again_after_it() {
     let world = Folder::proposing(&[READ]).server("exec $SERVER").world().await;
     let mut run = Run::proposed(&world).await;
@@ -62,7 +61,6 @@ async fn a_live_claim_is_waited_for_and_a_reading_call_is_made_again_after_it() 
     run.turn().await;
 }
 
-#[tokio::test]
 async fn a_claim_of_another_boot_has_run_out() {
     let world = Folder::proposing(&[READ]).server("exec $SERVER").world().await;
     let mut run = Run::proposed(&world).await;
@@ -73,7 +71,6 @@ async fn a_claim_of_another_boot_has_run_out() {
     assert_eq!(world.effect("t1.0").await, Some(("settled".to_owned(), 2)));
 }
 
-#[tokio::test]
 async fn an_idempotent_call_is_made_again_under_its_key_and_pays_once() {
     let world = Folder::proposing(&[&refund(4_500)])
         .edit("tools/payments.refund.toml", "idempotent = false", "idempotent = true")
@@ -89,7 +86,6 @@ async fn an_idempotent_call_is_made_again_under_its_key_and_pays_once() {
     assert_eq!((run.paid().await, world.requests_received().await, run.intents().await), (vec![4_500], 2, 2));
 }
 
-#[tokio::test]
 async fn a_call_that_the_check_tool_knows_is_settled_by_it_and_not_made_again() {
     let world = Folder::proposing(&[&refund(4_500)]).server(SLOW).world().await;
     let mut run = Run::proposed(&world).await;
@@ -103,7 +99,6 @@ async fn a_call_that_the_check_tool_knows_is_settled_by_it_and_not_made_again() 
     run.turn().await;
 }
 
-#[tokio::test]
 async fn a_call_that_did_not_happen_is_made_again_only_when_it_has_surely_settled() {
     let world = Folder::proposing(&[&refund(4_500)]).server("exec $SERVER").world().await;
     let mut run = Run::proposed(&world).await;
@@ -120,7 +115,6 @@ async fn a_call_that_did_not_happen_is_made_again_only_when_it_has_surely_settle
     assert_eq!((run.paid().await, world.effect("t1.0").await), (vec![4_500], Some(("settled".to_owned(), 2))));
 }
 
-#[tokio::test]
 async fn no_stated_bound_means_that_only_happened_counts() {
     let world = Folder::proposing(&[&refund(4_500)])
         .edit("tools/payments.refund.toml", "settles_within_secs = 10\n", "")
@@ -136,7 +130,6 @@ async fn no_stated_bound_means_that_only_happened_counts() {
     assert_eq!((run.paid().await, run.intents().await), (vec![], 1));
 }
 
-#[tokio::test]
 async fn a_plain_call_is_parked_and_never_made_again() {
     let world = plain(Folder::proposing(&[&refund(4_500)])).server(SLOW).world().await;
     let mut run = Run::proposed(&world).await;
@@ -151,7 +144,6 @@ async fn a_plain_call_is_parked_and_never_made_again() {
     assert_eq!((run.paid().await, world.requests_received().await), (vec![4_500], 1));
 }
 
-#[tokio::test]
 async fn a_server_that_dies_in_a_call_doubles_nothing() {
     let world = Folder::proposing(&[&refund(4_500)]).server(SLOW).world().await;
     let mut run = Run::proposed(&world).await;
@@ -168,7 +160,6 @@ async fn a_server_that_dies_in_a_call_doubles_nothing() {
     assert_eq!((run.paid().await, world.requests_received().await, run.intents().await), (vec![4_500], 1, 1));
 }
 
-#[tokio::test]
 async fn policy_decides_again_before_a_lost_call_is_made_again() {
     let world = Folder::proposing(&[READ]).server("exec $SERVER").world().await;
     let mut run = Run::proposed(&world).await;
@@ -187,7 +178,6 @@ async fn policy_decides_again_before_a_lost_call_is_made_again() {
     assert_eq!(run.intents().await, 1);
 }
 
-#[tokio::test]
 async fn a_tool_that_changed_after_its_call_was_lost_is_not_called_again() {
     let world = Folder::proposing(&[READ]).server("exec $SERVER").world().await;
     let mut run = Run::proposed(&world).await;
@@ -200,7 +190,6 @@ async fn a_tool_that_changed_after_its_call_was_lost_is_not_called_again() {
     assert_eq!(run.intents().await, 1);
 }
 
-#[tokio::test]
 async fn a_look_up_says_what_is_known_and_performs_nothing() {
     let world = Folder::proposing(&[READ]).server("exec $SERVER").world().await;
     let mut run = Run::proposed(&world).await;
@@ -213,7 +202,6 @@ async fn a_look_up_says_what_is_known_and_performs_nothing() {
 }
 
 /// An attempt that was cut off while it connected may come to its decision after the run has given the call up.
-#[tokio::test]
 async fn a_call_that_a_look_up_found_undone_is_never_performed_later() {
     let world = Folder::proposing(&[&refund(4_500)]).world().await;
     let mut run = Run::proposed(&world).await;
@@ -225,7 +213,6 @@ async fn a_call_that_a_look_up_found_undone_is_never_performed_later() {
     assert_eq!((run.intents().await, run.paid().await), (0, vec![]));
 }
 
-#[tokio::test]
 async fn a_reading_call_that_is_never_answered_goes_to_a_person_in_the_end() {
     let world = Folder::proposing(&[READ]).server("exec $SERVER").world().await;
     let mut run = Run::proposed(&world).await;
@@ -238,7 +225,6 @@ async fn a_reading_call_that_is_never_answered_goes_to_a_person_in_the_end() {
     assert_eq!(run.intents().await, 1);
 }
 
-#[tokio::test]
 async fn a_claim_for_something_else_is_a_conflict_and_performs_nothing() {
     for (statement, other) in [
         ("UPDATE effects SET target = $1 WHERE effect = 't1.0'", "customers.read".to_owned()),
@@ -256,7 +242,6 @@ async fn a_claim_for_something_else_is_a_conflict_and_performs_nothing() {
     }
 }
 
-#[tokio::test]
 async fn two_attempts_at_once_perform_once() {
     let world = Folder::proposing(&[&refund(4_500), &refund(5_500)]).world().await;
     let mut run = Run::proposed(&world).await;
@@ -276,7 +261,6 @@ async fn two_attempts_at_once_perform_once() {
     assert_eq!((paid, world.requests_received().await, run.intents().await), (vec![4_500, 5_500], 2, 2));
 }
 
-#[tokio::test]
 async fn an_approved_call_that_was_lost_is_made_again_without_asking_again() {
     let world = Folder::proposing(&[&refund(50_000)]).server("exec $SERVER").world().await;
     let mut run = Run::proposed(&world).await;
@@ -287,4 +271,23 @@ async fn an_approved_call_that_was_lost_is_made_again_without_asking_again() {
     run.returned("t1.0").await;
     assert_eq!((run.paid().await, run.intents().await), (vec![50_000], 2));
     assert_eq!(run.count(|body| matches!(body, RecordBody::ApprovalRequested { .. })).await, 1);
+}
+
+on_both_engines! {
+    a_live_claim_is_waited_for_and_a_reading_call_is_made_again_after_it
+    a_claim_of_another_boot_has_run_out
+    an_idempotent_call_is_made_again_under_its_key_and_pays_once
+    a_call_that_the_check_tool_knows_is_settled_by_it_and_not_made_again
+    a_call_that_did_not_happen_is_made_again_only_when_it_has_surely_settled
+    no_stated_bound_means_that_only_happened_counts
+    a_plain_call_is_parked_and_never_made_again
+    a_server_that_dies_in_a_call_doubles_nothing
+    policy_decides_again_before_a_lost_call_is_made_again
+    a_tool_that_changed_after_its_call_was_lost_is_not_called_again
+    a_look_up_says_what_is_known_and_performs_nothing
+    a_call_that_a_look_up_found_undone_is_never_performed_later
+    a_reading_call_that_is_never_answered_goes_to_a_person_in_the_end
+    a_claim_for_something_else_is_a_conflict_and_performs_nothing
+    two_attempts_at_once_perform_once
+    an_approved_call_that_was_lost_is_made_again_without_asking_again
 }

@@ -5,10 +5,9 @@ use mandate_workflows::contract::ModelCallOutcome;
 
 use super::{
     run::{READ, Run, invoke},
-    world::Folder,
+    world::{Folder, on_both_engines},
 };
 
-#[tokio::test]
 async fn a_model_that_will_not_answer_is_recorded_once_and_not_asked_again() {
     let world = Folder::replying(&["text = 'Only this.'\nwhen = 'never said'"]).world().await;
     let mut run = Run::open(&world).await;
@@ -24,7 +23,6 @@ async fn a_model_that_will_not_answer_is_recorded_once_and_not_asked_again() {
     run.close().await;
 }
 
-#[tokio::test]
 async fn a_model_that_policy_denies_is_not_asked() {
     let quiet = r#"@id("models.none") @reason("no model today")
         forbid (principal, action == Mandate::Action::"invoke_model", resource);"#;
@@ -38,7 +36,6 @@ async fn a_model_that_policy_denies_is_not_asked() {
     assert_eq!(run.count(|body| matches!(body, RecordBody::Decision { .. })).await, 1);
 }
 
-#[tokio::test]
 async fn a_model_call_claimed_by_another_waits_and_is_taken_over_when_the_claim_ran_out() {
     let world = Folder::proposing(&[READ]).world().await;
     let mut run = Run::open(&world).await;
@@ -57,7 +54,6 @@ async fn a_model_call_claimed_by_another_waits_and_is_taken_over_when_the_claim_
     assert_eq!(run.count(intent).await, 1);
 }
 
-#[tokio::test]
 async fn a_policy_change_does_not_take_back_a_recorded_reply() {
     let world = Folder::proposing(&[READ]).world().await;
     let mut run = Run::open(&world).await;
@@ -72,7 +68,6 @@ async fn a_policy_change_does_not_take_back_a_recorded_reply() {
     assert_eq!(again.outcome, ModelCallOutcome::Replied(reply));
 }
 
-#[tokio::test]
 async fn attempts_at_once_ask_the_model_once_and_none_of_them_fails() {
     let world = Folder::proposing(&[READ]).world().await;
     let mut run = Run::open(&world).await;
@@ -86,4 +81,12 @@ async fn attempts_at_once_ask_the_model_once_and_none_of_them_fails() {
     }
     run.turn().await;
     assert_eq!(run.count(|body| matches!(body, RecordBody::Intent { .. })).await, 1);
+}
+
+on_both_engines! {
+    a_model_that_will_not_answer_is_recorded_once_and_not_asked_again
+    a_model_that_policy_denies_is_not_asked
+    a_model_call_claimed_by_another_waits_and_is_taken_over_when_the_claim_ran_out
+    a_policy_change_does_not_take_back_a_recorded_reply
+    attempts_at_once_ask_the_model_once_and_none_of_them_fails
 }

@@ -7,7 +7,7 @@ use mandate_workflows::contract::{NotifyInput, NotifyOutput};
 use super::{
     quarantine::lock_up,
     run::{BO, Failed, Run, counted, notify, refund},
-    world::{Folder, Task, World},
+    world::{Folder, Task, World, on_both_engines},
 };
 
 const PERMIT: &str = r#"@id("notify.all")
@@ -51,7 +51,6 @@ async fn intents(run: &Run<'_>) -> usize {
     run.count(|body| matches!(body, RecordBody::Intent { effect: EffectId::Notice(_), .. })).await
 }
 
-#[tokio::test]
 async fn a_request_is_told_once_and_its_end_too() {
     let receiver = Receiver::new();
     let world = telling(&receiver).await;
@@ -75,7 +74,6 @@ async fn a_request_is_told_once_and_its_end_too() {
     assert_eq!(intents(&run).await, 2);
 }
 
-#[tokio::test]
 async fn a_notice_about_nothing_that_happened_is_refused_and_recorded() {
     let receiver = Receiver::new();
     let world = telling(&receiver).await;
@@ -90,7 +88,6 @@ async fn a_notice_about_nothing_that_happened_is_refused_and_recorded() {
     assert_eq!((world.intrusions().await.len(), receiver.deliveries(), intents(&run).await), (7, vec![], 0));
 }
 
-#[tokio::test]
 async fn a_request_that_was_decided_is_not_told_any_more() {
     let receiver = Receiver::new();
     let world = telling(&receiver).await;
@@ -101,7 +98,6 @@ async fn a_request_that_was_decided_is_not_told_any_more() {
     assert_eq!((receiver.deliveries(), intents(&run).await), (vec![], 0));
 }
 
-#[tokio::test]
 async fn an_attempt_that_was_not_answered_well_is_taken_over_with_the_same_message() {
     let receiver = Receiver::new();
     receiver.answers(500);
@@ -118,7 +114,6 @@ async fn an_attempt_that_was_not_answered_well_is_taken_over_with_the_same_messa
     assert_eq!(world.effect("r1.asked").await, Some(("settled".to_owned(), 2)));
 }
 
-#[tokio::test]
 async fn what_was_not_taken_before_the_decision_is_settled_after_it() {
     let receiver = Receiver::new();
     receiver.answers(503);
@@ -136,7 +131,6 @@ async fn what_was_not_taken_before_the_decision_is_settled_after_it() {
     assert_eq!(run.count(settled).await, 1);
 }
 
-#[tokio::test]
 async fn a_receiver_that_refuses_for_good_is_told_once() {
     let receiver = Receiver::new();
     receiver.answers(410);
@@ -149,7 +143,6 @@ async fn a_receiver_that_refuses_for_good_is_told_once() {
     assert_eq!(receiver.deliveries().len(), 1);
 }
 
-#[tokio::test]
 async fn what_was_surely_not_sent_is_claimed_anew_at_once() {
     let closed = Receiver::closed();
     let world = silent(&closed.url()).policy("notify", PERMIT).world().await;
@@ -163,7 +156,6 @@ async fn what_was_surely_not_sent_is_claimed_anew_at_once() {
     assert_eq!((run.count(not_sent).await, intents(&run).await), (1, 2));
 }
 
-#[tokio::test]
 async fn a_secret_is_had_before_anything_is_claimed() {
     let receiver = Receiver::new();
     let world = silent(&receiver.url()).policy("notify", PERMIT).write("hook.secret", "no key").world().await;
@@ -179,7 +171,6 @@ fn denied(body: &RecordBody) -> bool {
     matches!(body, RecordBody::Decision { effect: EffectId::Notice(_), outcome: DecisionOutcome::Deny, .. })
 }
 
-#[tokio::test]
 async fn what_policy_or_quarantine_denies_is_recorded_and_not_told() {
     let receiver = Receiver::new();
     let world = silent(&receiver.url()).world().await;
@@ -200,7 +191,6 @@ async fn what_policy_or_quarantine_denies_is_recorded_and_not_told() {
     assert_eq!(receiver.deliveries(), vec![]);
 }
 
-#[tokio::test]
 async fn a_policy_may_tell_by_the_kind_of_notice() {
     let receiver = Receiver::new();
     let expired = format!("{} when {{ context.kind == \"expired\" }};", PERMIT.trim_end_matches(';'));
@@ -213,7 +203,6 @@ async fn a_policy_may_tell_by_the_kind_of_notice() {
     told(&mut run, "r1.expired", "200").await;
 }
 
-#[tokio::test]
 async fn two_attempts_at_once_tell_once() {
     let receiver = Receiver::new();
     let world = telling(&receiver).await;
@@ -227,7 +216,6 @@ async fn two_attempts_at_once_tell_once() {
     told(&mut run, "r1.asked", "200").await;
 }
 
-#[tokio::test]
 async fn a_closed_run_and_a_worker_without_a_webhook_tell_nobody() {
     let receiver = Receiver::new();
     let world = telling(&receiver).await;
@@ -243,4 +231,19 @@ async fn a_closed_run_and_a_worker_without_a_webhook_tell_nobody() {
     run.asked("t1.0").await;
     untold(&mut run, "r1.asked", "no webhook is configured").await;
     assert_eq!(intents(&run).await, 0);
+}
+
+on_both_engines! {
+    a_request_is_told_once_and_its_end_too
+    a_notice_about_nothing_that_happened_is_refused_and_recorded
+    a_request_that_was_decided_is_not_told_any_more
+    an_attempt_that_was_not_answered_well_is_taken_over_with_the_same_message
+    what_was_not_taken_before_the_decision_is_settled_after_it
+    a_receiver_that_refuses_for_good_is_told_once
+    what_was_surely_not_sent_is_claimed_anew_at_once
+    a_secret_is_had_before_anything_is_claimed
+    what_policy_or_quarantine_denies_is_recorded_and_not_told
+    a_policy_may_tell_by_the_kind_of_notice
+    two_attempts_at_once_tell_once
+    a_closed_run_and_a_worker_without_a_webhook_tell_nobody
 }

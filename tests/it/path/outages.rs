@@ -5,10 +5,9 @@ use nix::sys::signal::Signal;
 
 use super::{
     run::{Run, open, refund},
-    world::{Folder, wait_until},
+    world::{Folder, on_both_engines, wait_until},
 };
 
-#[tokio::test]
 async fn a_tool_server_that_cannot_be_started_keeps_a_run_from_opening_and_may_pass() {
     let world = Folder::proposing(&[&refund(4_500)])
         .server("test -e var/down && { echo the database is locked >&2; exit 3; }; exec $SERVER")
@@ -23,7 +22,6 @@ async fn a_tool_server_that_cannot_be_started_keeps_a_run_from_opening_and_may_p
     open(&worker).await.unwrap();
 }
 
-#[tokio::test]
 async fn a_tool_server_that_is_gone_is_waited_for_before_any_intent() {
     let world = Folder::proposing(&[&refund(4_500)]).server("test -e var/down && exit 3; exec $SERVER").world().await;
     let mut run = Run::proposed(&world).await;
@@ -40,7 +38,6 @@ async fn a_tool_server_that_is_gone_is_waited_for_before_any_intent() {
     assert_eq!((run.paid().await, run.intents().await), (vec![4_500], 1));
 }
 
-#[tokio::test]
 async fn a_tool_server_that_died_between_two_calls_is_started_again() {
     let world = Folder::proposing(&[&refund(4_500), &refund(5_500)]).server("exec $SERVER").world().await;
     let mut run = Run::proposed(&world).await;
@@ -52,4 +49,10 @@ async fn a_tool_server_that_died_between_two_calls_is_started_again() {
     // Noticed too late, the claim was given back; noticed in time, there was none.
     let open = |body: &RecordBody| matches!(body, RecordBody::OutcomeUnknown { .. });
     assert_eq!(run.count(open).await, 0);
+}
+
+on_both_engines! {
+    a_tool_server_that_cannot_be_started_keeps_a_run_from_opening_and_may_pass
+    a_tool_server_that_is_gone_is_waited_for_before_any_intent
+    a_tool_server_that_died_between_two_calls_is_started_again
 }

@@ -1,12 +1,12 @@
 //! Activities that point at what is not theirs: refused for good with a clear text, without effect, and recorded.
 
-use mandate_activities::store::{AddressKeySource, Store, StoreSettings};
+use mandate_activities::store::{AddressKeySource, Store, StorePlace, StoreSettings};
 use mandate_domain::{ChainHead, Digest, RecordBody};
 use mandate_workflows::contract::{CallToolInput, InvokeModelInput, RefusedMessages, RunPointer};
 
 use super::{
     run::{Failed, READ, Run, call, close, instruct, invoke, open, refund, review},
-    world::{Folder, Task, World},
+    world::{Folder, Task, World, on_both_engines},
 };
 
 /// The failure is an intrusion, and the last recorded one.
@@ -20,7 +20,6 @@ fn task(activity_id: &'static str) -> Task {
     Task { activity_id, ..Task::default() }
 }
 
-#[tokio::test]
 async fn a_call_that_no_reply_proposed_is_refused() {
     let world = Folder::proposing(&[READ]).world().await;
     let run = Run::proposed(&world).await;
@@ -31,7 +30,6 @@ async fn a_call_that_no_reply_proposed_is_refused() {
     assert_eq!((world.intrusions().await.len(), run.intents().await), (4, 0));
 }
 
-#[tokio::test]
 async fn a_turn_with_another_transcript_or_other_results_is_refused() {
     let world = Folder::proposing(&[READ, READ]).world().await;
     let mut run = Run::open(&world).await;
@@ -65,7 +63,6 @@ async fn a_turn_with_another_transcript_or_other_results_is_refused() {
     run.turn().await;
 }
 
-#[tokio::test]
 async fn a_turn_whose_calls_have_not_ended_is_refused() {
     let world = Folder::proposing(&[READ]).world().await;
     let run = Run::proposed(&world).await;
@@ -80,14 +77,13 @@ async fn a_turn_whose_calls_have_not_ended_is_refused() {
     intrusion(&world, failed, "t1.0").await;
 }
 
-#[tokio::test]
 async fn a_run_of_another_store_is_refused_naming_both() {
     let world = Folder::proposing(&[READ]).world().await;
     let run = Run::proposed(&world).await;
     let elsewhere = tempfile::tempdir().unwrap();
     let path = elsewhere.path().join("mandate.db");
     let address_keys = AddressKeySource::Folder(elsewhere.path().join("keys"));
-    let other = Store::open(StoreSettings { path, address_keys }).await.unwrap();
+    let other = Store::open(StoreSettings { place: StorePlace::File(path), address_keys }).await.unwrap();
     let worker = world.worker_on(other.clone(), Task::default()).await;
     let failed = call(&worker, run.call_input("t1.0")).await.unwrap_err();
     failed.for_good("OtherStore", world.store.id().as_str());
@@ -97,7 +93,6 @@ async fn a_run_of_another_store_is_refused_naming_both() {
     assert_eq!(run.intents().await, 0);
 }
 
-#[tokio::test]
 async fn a_store_that_is_behind_its_run_is_refused() {
     let world = Folder::proposing(&[READ, &refund(50_000)]).world().await;
     let mut run = Run::proposed(&world).await;
@@ -120,7 +115,6 @@ async fn a_store_that_is_behind_its_run_is_refused() {
     assert_eq!((run.intents().await, run.records().await as u64), (0, known.records));
 }
 
-#[tokio::test]
 async fn an_execution_that_is_no_agent_run_of_this_queue_is_refused() {
     let world = Folder::proposing(&[READ]).world().await;
     let run = Run::proposed(&world).await;
@@ -151,7 +145,6 @@ async fn an_execution_that_is_no_agent_run_of_this_queue_is_refused() {
     assert_eq!((world.intrusions().await.len(), run.intents().await), (10, 0));
 }
 
-#[tokio::test]
 async fn an_activity_without_a_workflow_is_refused() {
     let world = Folder::proposing(&[READ]).world().await;
     let run = Run::proposed(&world).await;
@@ -164,7 +157,6 @@ async fn an_activity_without_a_workflow_is_refused() {
     assert_eq!(run.intents().await, 0);
 }
 
-#[tokio::test]
 async fn a_continued_execution_goes_on_with_its_chain() {
     let world = Folder::proposing(&[READ]).world().await;
     let mut run = Run::proposed(&world).await;
@@ -177,7 +169,6 @@ async fn a_continued_execution_goes_on_with_its_chain() {
     assert_eq!((run.intents().await, world.intrusions().await), (1, vec![]));
 }
 
-#[tokio::test]
 async fn a_start_input_that_is_no_task_and_an_unknown_agent_are_refused() {
     let world = Folder::proposing(&[READ]).world().await;
     let agent = mandate_workflows::WORKFLOW_TYPE;
@@ -199,7 +190,6 @@ async fn a_start_input_that_is_no_task_and_an_unknown_agent_are_refused() {
     assert_eq!(world.store.runs(None).await.unwrap(), []);
 }
 
-#[tokio::test]
 async fn refused_messages_are_recorded_once_by_the_next_activity() {
     let world = Folder::proposing(&[READ]).world().await;
     let mut run = Run::proposed(&world).await;
@@ -210,4 +200,17 @@ async fn refused_messages_are_recorded_once_by_the_next_activity() {
         run.audit = call(&run.worker, input.clone()).await.unwrap().audit;
     }
     assert_eq!(run.count(|body| matches!(body, RecordBody::MessagesRefused { count: 2, .. })).await, 1);
+}
+
+on_both_engines! {
+    a_call_that_no_reply_proposed_is_refused
+    a_turn_with_another_transcript_or_other_results_is_refused
+    a_turn_whose_calls_have_not_ended_is_refused
+    a_run_of_another_store_is_refused_naming_both
+    a_store_that_is_behind_its_run_is_refused
+    an_execution_that_is_no_agent_run_of_this_queue_is_refused
+    an_activity_without_a_workflow_is_refused
+    a_continued_execution_goes_on_with_its_chain
+    a_start_input_that_is_no_task_and_an_unknown_agent_are_refused
+    refused_messages_are_recorded_once_by_the_next_activity
 }

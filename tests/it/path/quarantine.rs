@@ -5,7 +5,7 @@ use mandate_domain::{Proof, RefusalKind};
 
 use super::{
     run::{BO, EVE, Run, counted, open, person, refund},
-    world::{Folder, Task, World},
+    world::{Folder, Task, World, on_both_engines},
 };
 
 const WHO: &str = "person:bo@acme.example";
@@ -37,7 +37,6 @@ async fn refused(run: &mut Run<'_>, target: &str) {
     assert_eq!((run.paid().await, run.intents().await), (vec![], 0));
 }
 
-#[tokio::test]
 async fn an_approval_releases_nothing_once_who_gave_it_is_in_quarantine() {
     let world = Folder::proposing(&[&refund(50_000)]).world().await;
     let mut run = Run::proposed(&world).await;
@@ -49,7 +48,6 @@ async fn an_approval_releases_nothing_once_who_gave_it_is_in_quarantine() {
     refused(&mut run, WHO).await;
 }
 
-#[tokio::test]
 async fn nor_does_the_second_approval_after_it() {
     let two = r#"@quorum("2")"#;
     let folder = Folder::proposing(&[&refund(50_000), &refund(40_000)]);
@@ -71,7 +69,6 @@ async fn nor_does_the_second_approval_after_it() {
 }
 
 /// Nothing is retried for a day because what is locked up does not answer.
-#[tokio::test]
 async fn a_server_in_quarantine_is_neither_started_nor_waited_for() {
     let world = Folder::proposing(&[&refund(50_000)]).world().await;
     let mut run = Run::proposed(&world).await;
@@ -88,4 +85,10 @@ async fn a_server_in_quarantine_is_neither_started_nor_waited_for() {
     let worker = world.worker_for(Task { run_id: "run-2", ..Task::default() }).await;
     open(&worker).await.unwrap();
     assert!(!world.folder.path().join("started").exists(), "it was started");
+}
+
+on_both_engines! {
+    an_approval_releases_nothing_once_who_gave_it_is_in_quarantine
+    nor_does_the_second_approval_after_it
+    a_server_in_quarantine_is_neither_started_nor_waited_for
 }

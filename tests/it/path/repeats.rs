@@ -10,10 +10,9 @@ use temporalio_sdk::{
 
 use super::{
     run::{BO, Failed, READ, Run, call, close, counted, invoke, open, refund, review},
-    world::Folder,
+    world::{Folder, on_both_engines},
 };
 
-#[tokio::test]
 async fn a_large_refund_is_read_asked_approved_paid_once_and_answered() {
     let world = Folder::replying(&[
         &format!("text = 'I look.'\ncalls = [{READ}]"),
@@ -38,7 +37,6 @@ async fn a_large_refund_is_read_asked_approved_paid_once_and_answered() {
     assert_eq!((run.paid().await, run.intents().await), (vec![50_000], 2));
 }
 
-#[tokio::test]
 async fn every_activity_answers_the_same_again_and_performs_nothing() {
     let world = Folder::proposing(&[&refund(50_000)]).world().await;
     let mut run = Run::open(&world).await;
@@ -72,7 +70,6 @@ async fn every_activity_answers_the_same_again_and_performs_nothing() {
     assert_eq!((run.intents().await, world.requests_received().await), (1, 1));
 }
 
-#[tokio::test]
 async fn a_rejection_and_an_expiry_answer_the_same_again() {
     let world = Folder::proposing(&[&refund(50_000), &refund(20_000)]).world().await;
     let mut run = Run::proposed(&world).await;
@@ -87,7 +84,6 @@ async fn a_rejection_and_an_expiry_answer_the_same_again() {
     assert_eq!((run.records().await, run.paid().await), (records, vec![]));
 }
 
-#[tokio::test]
 async fn a_cancelled_activity_begins_nothing_and_still_gives_back_what_is_known() {
     let world = Folder::proposing(&[&refund(4_500), &refund(5_500)]).world().await;
     let mut run = Run::proposed(&world).await;
@@ -113,7 +109,6 @@ async fn at_once<T: PartialEq + std::fmt::Debug>(
     first
 }
 
-#[tokio::test]
 async fn attempts_at_once_answer_the_same_and_record_once() {
     let calls = [&refund(50_000), "{ tool = 'nothing' }", &refund(600_000)];
     let world = Folder::proposing(&calls).world().await;
@@ -144,4 +139,12 @@ async fn attempts_at_once_answer_the_same_and_record_once() {
         run.count(|body| matches!(body, RecordBody::RunClosed { .. })).await,
     ];
     assert_eq!((once, run.intents().await, run.paid().await), ([1; 5], 0, vec![]));
+}
+
+on_both_engines! {
+    a_large_refund_is_read_asked_approved_paid_once_and_answered
+    every_activity_answers_the_same_again_and_performs_nothing
+    a_rejection_and_an_expiry_answer_the_same_again
+    a_cancelled_activity_begins_nothing_and_still_gives_back_what_is_known
+    attempts_at_once_answer_the_same_and_record_once
 }

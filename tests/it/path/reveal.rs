@@ -6,7 +6,7 @@ use mandate_workflows::contract::ModelCallOutcome;
 
 use super::{
     run::{BO, READ, Run, refund},
-    world::Folder,
+    world::{Folder, on_both_engines},
 };
 
 const CUSTOMER: &str = r#"{ tool = "customers.read", arguments = { customer_id = "c1" } }"#;
@@ -32,7 +32,6 @@ async fn said(run: &mut Run<'_>) -> String {
     run.turn().await.text.unwrap().shown().to_owned()
 }
 
-#[tokio::test]
 async fn a_field_that_is_not_revealed_is_masked_for_the_model_and_the_record_says_so() {
     let world = looking_for("[withheld: contact]", &[CUSTOMER]).world().await;
     let mut run = Run::proposed(&world).await;
@@ -52,7 +51,6 @@ async fn a_field_that_is_not_revealed_is_masked_for_the_model_and_the_record_say
     assert!(stored.contains(EMAIL), "the record points at what came back: {stored}");
 }
 
-#[tokio::test]
 async fn a_revealed_field_reaches_the_model_and_not_the_history() {
     let world = looking_for(EMAIL, &[CUSTOMER]).policy("contact", SEES_CONTACT).world().await;
     let mut run = Run::proposed(&world).await;
@@ -65,7 +63,6 @@ async fn a_revealed_field_reaches_the_model_and_not_the_history() {
     assert_eq!(stored.as_deref(), Some("It is there."));
 }
 
-#[tokio::test]
 async fn what_the_model_repeats_is_withheld_from_history_also_in_an_error_and_as_the_name_of_a_tool() {
     let repeats = format!(
         r#"{{ tool = "orders.read", arguments = {{ order_id = "{EMAIL}" }} }}, {{ tool = "{EMAIL}", arguments = {{}} }}"#
@@ -85,7 +82,6 @@ async fn what_the_model_repeats_is_withheld_from_history_also_in_an_error_and_as
     assert_eq!(said(&mut run).await, "[withheld: contact]");
 }
 
-#[tokio::test]
 async fn what_is_revealed_no_more_is_withheld_from_the_next_model_call() {
     let world = looking_for("[withheld: order", &[READ]).world().await;
     let mut run = Run::proposed(&world).await;
@@ -99,7 +95,6 @@ async fn what_is_revealed_no_more_is_withheld_from_the_next_model_call() {
     assert_eq!(said(&mut run).await, "It is there.");
 }
 
-#[tokio::test]
 async fn a_page_of_a_stored_result_is_masked_like_the_result() {
     let world = looking_for("[withheld: contact]", &[CUSTOMER, PAGE]).world().await;
     let mut run = Run::proposed(&world).await;
@@ -110,7 +105,6 @@ async fn a_page_of_a_stored_result_is_masked_like_the_result() {
     assert_eq!(said(&mut run).await, "It is there.");
 }
 
-#[tokio::test]
 async fn no_page_is_read_of_what_is_no_result_of_this_run() {
     for call in ["t9.0", "x", "t2.0"] {
         let page = PAGE.replace("t1.0", call);
@@ -122,7 +116,6 @@ async fn no_page_is_read_of_what_is_no_result_of_this_run() {
     }
 }
 
-#[tokio::test]
 async fn a_card_shows_what_all_of_its_approver_groups_may_see() {
     let world = Folder::proposing(&[&refund(50_000)])
         .policy(
@@ -138,7 +131,6 @@ async fn a_card_shows_what_all_of_its_approver_groups_may_see() {
     assert!(card.contains("[withheld: payment]") && card.contains("o1") && !card.contains("50000"), "{card}");
 }
 
-#[tokio::test]
 async fn a_provider_that_may_not_see_what_was_read_is_not_asked() {
     let world = Folder::proposing(&[READ])
         .policy(
@@ -178,7 +170,6 @@ fn submit(confidence: &str) -> String {
     format!(r#"calls = [{{ tool = "submit_answer", arguments = {{ answer = "Paid."{confidence} }} }}]"#)
 }
 
-#[tokio::test]
 async fn an_answer_is_submitted_through_the_same_gate_as_everything_else() {
     let sure = submit(", confidence_percent = 90");
     let world = submitting(&[&sure]).world().await;
@@ -196,4 +187,16 @@ async fn an_answer_is_submitted_through_the_same_gate_as_everything_else() {
         run.approve(&asked[0], BO).await;
         assert_eq!(run.returned("t1.0").await, "Paid.", "{unsure}");
     }
+}
+
+on_both_engines! {
+    a_field_that_is_not_revealed_is_masked_for_the_model_and_the_record_says_so
+    a_revealed_field_reaches_the_model_and_not_the_history
+    what_the_model_repeats_is_withheld_from_history_also_in_an_error_and_as_the_name_of_a_tool
+    what_is_revealed_no_more_is_withheld_from_the_next_model_call
+    a_page_of_a_stored_result_is_masked_like_the_result
+    no_page_is_read_of_what_is_no_result_of_this_run
+    a_card_shows_what_all_of_its_approver_groups_may_see
+    a_provider_that_may_not_see_what_was_read_is_not_asked
+    an_answer_is_submitted_through_the_same_gate_as_everything_else
 }

@@ -6,7 +6,7 @@ use nix::sys::signal::Signal;
 use super::{
     quarantine::{lift, lock},
     run::{ANA, BO, EVE, Run, call, instruct, refund},
-    world::{Folder, World, wait_until},
+    world::{Folder, World, on_both_engines, wait_until},
 };
 
 const CHECK: &str = "check = \"payments.refund_status\"\nsettles_within_secs = 10\n";
@@ -62,22 +62,18 @@ async fn resolves(resolution: Resolution, words: &str) {
     run.close().await;
 }
 
-#[tokio::test]
 async fn a_person_says_that_it_happened() {
     resolves(Resolution::Happened, "was performed").await;
 }
 
-#[tokio::test]
 async fn a_person_says_that_it_did_not_happen() {
     resolves(Resolution::DidNotHappen, "did not happen").await;
 }
 
-#[tokio::test]
 async fn a_person_says_to_go_on_without_it() {
     resolves(Resolution::Skip, "do not repeat it").await;
 }
 
-#[tokio::test]
 async fn who_is_in_no_group_and_what_is_not_unknown_settles_nothing() {
     let world = world().await;
     let mut run = parked(&world).await;
@@ -96,7 +92,6 @@ async fn who_is_in_no_group_and_what_is_not_unknown_settles_nothing() {
 const NOT_EVE: &str = r#"@id("resolve.not_eve") @reason("eve says nothing of calls")
     forbid (principal == Mandate::User::"eve@acme.example", action == Mandate::Action::"resolve", resource);"#;
 
-#[tokio::test]
 async fn whom_policy_or_quarantine_holds_off_settles_nothing() {
     let folder = Folder::proposing(&[&refund(4_500)]).edit("tools/payments.refund.toml", CHECK, "");
     let world = folder.server("exec $SERVER --delay-ms 60000").policy("eve", NOT_EVE).world().await;
@@ -133,7 +128,6 @@ async fn held() -> World {
         .await
 }
 
-#[tokio::test]
 async fn an_outcome_that_came_in_before_the_word_of_a_person_stands() {
     let world = held().await;
     let mut run = Run::proposed(&world).await;
@@ -155,7 +149,6 @@ async fn an_outcome_that_came_in_before_the_word_of_a_person_stands() {
     run.turn().await;
 }
 
-#[tokio::test]
 async fn an_outcome_that_comes_after_the_word_of_a_person_is_recorded_as_late() {
     let world = held().await;
     let mut run = Run::proposed(&world).await;
@@ -176,4 +169,14 @@ async fn an_outcome_that_comes_after_the_word_of_a_person_is_recorded_as_late() 
     assert_eq!(run.count(|body| matches!(body, RecordBody::LateOutcome { epoch: 1, .. })).await, 1);
     assert_eq!((run.paid().await, run.intents().await), (vec![4_500], 1));
     run.turn().await;
+}
+
+on_both_engines! {
+    a_person_says_that_it_happened
+    a_person_says_that_it_did_not_happen
+    a_person_says_to_go_on_without_it
+    who_is_in_no_group_and_what_is_not_unknown_settles_nothing
+    whom_policy_or_quarantine_holds_off_settles_nothing
+    an_outcome_that_came_in_before_the_word_of_a_person_stands
+    an_outcome_that_comes_after_the_word_of_a_person_is_recorded_as_late
 }

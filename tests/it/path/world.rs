@@ -10,13 +10,13 @@ use std::{
 use mandate_activities::{
     AgentActivities, Metrics, Setup,
     executions::StartedExecution,
-    store::{AddressKeySource, Store, StoreSettings},
+    store::{AddressKeySource, Store},
 };
 use mandate_domain::{
     AuditRecord, RecordBody, RunChain,
     audit::verify::{verify, verify_own},
 };
-use mandate_tests::keys;
+use mandate_tests::{On, StoreFile, keys};
 use mandate_worker::{bundle, config::Config};
 use nix::{
     sys::signal::{Signal, kill},
@@ -63,9 +63,35 @@ impl Default for Task {
 pub(super) struct World {
     pub(super) folder: TempDir,
     pub(super) store: Store,
+    pub(super) stored: StoreFile,
     /// What the Temporal server knows.
     pub(super) executions: Arc<Histories>,
 }
+
+tokio::task_local! {
+    /// The engine that this test's stores are on.
+    pub(super) static ENGINE: On;
+}
+
+/// Makes a test on each engine of functions that make their world themselves.
+macro_rules! on_both_engines {
+    ($($test:ident)+) => {
+        mod on_sqlite {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $test() {
+                $crate::path::world::ENGINE.scope(mandate_tests::On::Sqlite, super::$test()).await;
+            })+
+        }
+
+        mod on_postgres {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $test() {
+                $crate::path::world::ENGINE.scope(mandate_tests::On::Postgres, super::$test()).await;
+            })+
+        }
+    };
+}
+pub(super) use on_both_engines;
 
 /// The example's folder, before anything runs on it.
 pub(super) struct Folder(TempDir);
@@ -136,16 +162,18 @@ impl Folder {
     }
 
     pub(super) async fn world(self) -> World {
-        let store = open_store(self.0.path()).await;
-        let world = World { folder: self.0, store, executions: Arc::default() };
+        let on = ENGINE.try_with(|on| *on).unwrap_or(On::Sqlite);
+        std::fs::create_dir_all(self.0.path().join("var")).unwrap();
+        let stored = StoreFile::new(on, self.0.path().join("var/mandate.db")).await;
+        let store = open_store(self.0.path(), &stored).await;
+        let world = World { folder: self.0, store, stored, executions: Arc::default() };
         world.start(RUN_ID, RUN_ID, mandate_workflows::WORKFLOW_TYPE, "mandate");
         world
     }
 }
 
-async fn open_store(folder: &Path) -> Store {
-    let address_keys = AddressKeySource::Folder(folder.join("var/keys"));
-    Store::open(StoreSettings { path: folder.join("var/mandate.db"), address_keys }).await.unwrap()
+async fn open_store(folder: &Path, stored: &StoreFile) -> Store {
+    Store::open(stored.settings(AddressKeySource::Folder(folder.join("var/keys")))).await.unwrap()
 }
 
 fn edit(folder: &Path, file: &str, from: &str, to: &str) {
@@ -185,7 +213,7 @@ impl World {
 
     /// A further handle on the store, as another process has it.
     pub(super) async fn another_handle(&self) -> Store {
-        open_store(self.folder.path()).await
+        open_store(self.folder.path(), &self.stored).await
     }
 
     /// The folder as it is now.
@@ -284,25 +312,23 @@ impl World {
 
     /// Changes the store behind everybody's back.
     pub(super) async fn write(&self, statement: &'static str, value: &str) {
-        let mut database = self.open("var/mandate.db").await.unwrap();
-        let done = sqlx::query::<sqlx::Sqlite>(statement).bind(value.to_owned()).execute(&mut database).await.unwrap();
-        assert!(done.rows_affected() > 0, "nothing to change: {statement}");
+        assert!(self.stored.change(statement, value).await > 0, "nothing to change: {statement}");
     }
 
     /// Claims of this effect ran out this many milliseconds ago.
     pub(super) async fn run_out(&self, effect: &str, millis: u64) {
-        let now = mandate_activities::clock::BootClock::now().unwrap().millis;
+        let now = self.store.now().await.unwrap().millis;
         self.sends_by(effect, now.checked_sub(millis).unwrap()).await;
     }
 
     /// Claims of this effect run out in so many milliseconds.
     pub(super) async fn run_on(&self, effect: &str, millis: u64) {
-        let now = mandate_activities::clock::BootClock::now().unwrap().millis;
+        let now = self.store.now().await.unwrap().millis;
         self.sends_by(effect, now + millis).await;
     }
 
     async fn sends_by(&self, effect: &str, millis: u64) {
-        self.write("UPDATE effects SET send_by_millis = CAST($1 AS INTEGER)", &millis.to_string()).await;
+        self.write("UPDATE effects SET send_by_millis = CAST($1 AS BIGINT)", &millis.to_string()).await;
         assert!(self.effect(effect).await.is_some());
     }
 
@@ -324,12 +350,7 @@ impl World {
 
     /// State and epoch of an effect.
     pub(super) async fn effect(&self, effect: &str) -> Option<(String, i64)> {
-        let mut database = self.open("var/mandate.db").await.unwrap();
-        sqlx::query_as("SELECT state, epoch FROM effects WHERE effect = $1")
-            .bind(effect.to_owned())
-            .fetch_optional(&mut database)
-            .await
-            .unwrap()
+        self.stored.text_and_number("SELECT state, epoch FROM effects WHERE effect = $1", effect).await
     }
 
     pub(super) fn signal_server(&self, signal: Signal) {

@@ -16,7 +16,7 @@ impl Scenario {
     /// A copy of the refunds example on the server with authorization. Workers have a worker's token; everything else is
     /// done with the token of `ana@acme.example`, until [`Self::as_person`] says otherwise.
     pub async fn on_authorized(name: &str) -> Self {
-        Self::on(authorized_server().await.caller(USUAL).await, name)
+        Self::at(authorized_server().await.caller(USUAL).await, name)
     }
 
     /// The same world, acted in with somebody else's token: starts, signals, queries, the CLI and `mandate`.

@@ -4,7 +4,7 @@ use mandate_activities::operator::BundleToApply;
 
 use super::{
     change::{Before, Proposal, carry_out},
-    load, open_store,
+    load, open_store, open_store_if_there,
 };
 use crate::{
     bundle,
@@ -21,7 +21,7 @@ pub async fn apply(global: &Global, options: cli::Apply) -> anyhow::Result<Exit>
     let config = load(&global.folder)?;
     let cli::Apply { dry_run, change } = options;
     // A dry run makes no store.
-    let store = if dry_run && !config.store.path.exists() { None } else { Some(open_store(&config).await?) };
+    let store = if dry_run { open_store_if_there(&config).await? } else { Some(open_store(&config).await?) };
     let before = match &store {
         Some(store) => Before::of(store).await?,
         None => Before::nothing(),

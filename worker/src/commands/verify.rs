@@ -173,7 +173,7 @@ pub(super) fn text(verdict: &Verdict) -> String {
 
 #[cfg(test)]
 mod tests {
-    use mandate_activities::store::{AddressKeySource, StoreSettings};
+    use mandate_activities::store::{AddressKeySource, StorePlace, StoreSettings};
 
     use super::*;
 
@@ -217,7 +217,7 @@ mod tests {
     async fn the_stores_own_chain_has_a_verdict_that_names_the_store() {
         let home = tempfile::tempdir().unwrap();
         let settings = StoreSettings {
-            path: home.path().join("mandate.db"),
+            place: StorePlace::File(home.path().join("mandate.db")),
             address_keys: AddressKeySource::Folder(home.path().join("keys")),
         };
         let store = Store::open(settings).await.unwrap();

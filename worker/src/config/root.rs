@@ -14,12 +14,12 @@ use mandate_activities::{
 use mandate_domain::{DataClass, GroupName, ModelName, PersonId, RunLimits, ServerName};
 
 use super::{
-    AddressKeys, Profile, StoreSettings, classes, identity,
+    Profile, StoreSettings, classes, identity,
     limits::{self, Base},
     models, notify,
     problems::{Problems, suggestion},
     reader::{At, Table, parse, read_table},
-    servers,
+    servers, store,
 };
 
 /// The file that makes a folder an operating folder.
@@ -67,7 +67,7 @@ pub(super) fn read(problems: &Problems, folders: Folders<'_>) -> Option<Root> {
     let profile = read_profile(&mut table);
     let root = Root {
         profile,
-        store: read_store(table.table("store"), folders.operating),
+        store: store::read(table.table("store"), folders.operating),
         task_queue: read_task_queue(table.table("temporal")),
         limits: limits::read(table.table("limits"), &Base::Defaults),
         groups: read_groups(table.table("groups")),
@@ -84,7 +84,7 @@ pub(super) fn read(problems: &Problems, folders: Folders<'_>) -> Option<Root> {
 /// Reads only where the store is.
 pub(super) fn read_store_alone(problems: &Problems, folder: &Path) -> Option<StoreSettings> {
     let mut table = read_table(problems, folder, Path::new(ROOT_FILE))?;
-    Some(read_store(table.table("store"), folder))
+    Some(store::read(table.table("store"), folder))
 }
 
 fn read_profile(table: &mut Table<'_>) -> Profile {
@@ -94,30 +94,6 @@ fn read_profile(table: &mut Table<'_>) -> Profile {
         table.problems.at(&text.place, format!("unknown profile `{name}`"), "unknown profile", Some(help));
         Profile::default()
     })
-}
-
-fn read_store(table: Option<Table<'_>>, folder: &Path) -> StoreSettings {
-    let mut store = StoreSettings {
-        path: folder.join("var/mandate.db"),
-        address_keys: AddressKeys::Folder(folder.join("var/keys")),
-    };
-    let Some(mut table) = table else { return store };
-    if let Some(path) = table.text("path") {
-        store.path = folder.join(path.value);
-    }
-    let keys = table.text("address_keys");
-    if let Some(keys) = &keys {
-        store.address_keys = AddressKeys::Folder(folder.join(&keys.value));
-    }
-    if let Some(key) = read_secret(&mut table, "address_key", folder) {
-        if keys.is_some() {
-            let message = "`address_key` and `address_keys` exclude each other";
-            table.problems.at(&key.place, message, "remove one of them", None);
-        }
-        store.address_keys = AddressKeys::One(key.value);
-    }
-    table.finish();
-    store
 }
 
 /// Reads a secret reference. A plain value is blotted out wherever the file is shown.

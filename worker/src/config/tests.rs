@@ -16,6 +16,7 @@ mod cases;
 mod classes;
 mod identity;
 mod notify;
+mod store;
 
 const ROOT: &str = r#"
 [groups]
@@ -350,7 +351,7 @@ price = { input_micros_per_million = 1, output_micros_per_million = 2 }
     fixture.write("mandate.toml", format!("{ROOT}{more}"));
     let config = fixture.load().map_err(|errors| rendered(&errors)).unwrap();
     let folder = fixture.folder().canonicalize().unwrap();
-    assert_eq!(config.store.path, folder.join("data/m.db"));
+    assert_eq!(config.store.place, StoreAt::File(folder.join("data/m.db")));
     assert_eq!(config.store.address_keys, AddressKeys::One(SecretRef::File(folder.join("key"))));
     assert_eq!((config.task_queue.as_str(), config.limits.turns_max), ("other", 9));
     let shell = &config.catalog.servers[&"shell".parse().unwrap()];

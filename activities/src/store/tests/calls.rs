@@ -5,13 +5,13 @@ use super::*;
 const CALL: ToolCallId = ToolCallId { turn: 1, index: 0, revision: 1 };
 const EFFECT: EffectId = EffectId::Tool(CALL);
 
-fn send_by() -> BootTime {
-    BootClock::now().unwrap().plus(Duration::from_secs(4))
+async fn send_by(tx: &mut Tx) -> BootTime {
+    tx.now().await.unwrap().plus(Duration::from_secs(4))
 }
 
 /// Walks an effect through steps and tells what came of each.
-async fn check(steps: &[&str], expected: &[&str]) {
-    let home = tempfile::tempdir().unwrap();
+async fn check(on: On, steps: &[&str], expected: &[&str]) {
+    let home = Home::new(on).await;
     let store = opened(&home).await;
     let mut seen = vec![];
     for text in steps {
@@ -27,7 +27,10 @@ async fn step(tx: &mut Tx, text: &str) -> Result<String, StoreError> {
     let words: Vec<_> = text.split(' ').collect();
     let epoch = || words[1].parse().unwrap();
     Ok(match words[0] {
-        "claim" => tx.claim(EFFECT, words[1], &address(words[2]), "w1", &send_by()).await?.epoch.to_string(),
+        "claim" => {
+            let send_by = send_by(tx).await;
+            tx.claim(EFFECT, words[1], &address(words[2]), "w1", &send_by).await?.epoch.to_string()
+        }
         "release" => tx.release(EFFECT, epoch()).await?.to_string(),
         "settle" => format!("{:?}", tx.settle(EFFECT, epoch(), &json!(words[2]), KnownBy::Answer).await?),
         "unknown" => tx.mark_unknown(EFFECT, "lost").await.map(|()| "parked".to_owned())?,
@@ -39,14 +42,14 @@ async fn step(tx: &mut Tx, text: &str) -> Result<String, StoreError> {
     })
 }
 
-#[tokio::test]
-async fn an_effect_is_claimed_once_at_a_time_and_its_first_outcome_counts() {
+async fn an_effect_is_claimed_once_at_a_time_and_its_first_outcome_counts(on: On) {
     let settled = r#"2 Settled { outcome: String("ok"), epoch: 2, known_by: Answer }"#;
     let over = "effect `t1.0` is settled and cannot be claimed or parked";
-    check(&["state", "claim pay a", "state"], &["none", "1", "1 Open"]).await;
-    check(&["claim pay a", "release 1", "release 1", "state"], &["1", "true", "false", "1 Released"]).await;
-    check(&["claim pay a", "release 1", "claim pay a", "release 1"], &["1", "true", "2", "false"]).await;
+    check(on, &["state", "claim pay a", "state"], &["none", "1", "1 Open"]).await;
+    check(on, &["claim pay a", "release 1", "release 1", "state"], &["1", "true", "false", "1 Released"]).await;
+    check(on, &["claim pay a", "release 1", "claim pay a", "release 1"], &["1", "true", "2", "false"]).await;
     check(
+        on,
         &[
             "claim pay a",
             "claim pay a",
@@ -60,36 +63,36 @@ async fn an_effect_is_claimed_once_at_a_time_and_its_first_outcome_counts() {
         &["1", "2", "First", "First", "Late", "false", settled, over],
     )
     .await;
-    check(&["claim pay a", "settle 1 ok", "unknown"], &["1", "First", over]).await;
+    check(on, &["claim pay a", "settle 1 ok", "unknown"], &["1", "First", over]).await;
     let earlier = r#"2 Settled { outcome: String("ok"), epoch: 1, known_by: Answer }"#;
     check(
+        on,
         &["claim pay a", "claim pay a", "settle 1 ok", "settle 2 ok", "state"],
         &["1", "2", "First", "Late", earlier],
     )
     .await;
 }
 
-#[tokio::test]
-async fn a_parked_effect_waits_for_its_outcome_and_a_foreign_one_is_refused() {
+async fn a_parked_effect_waits_for_its_outcome_and_a_foreign_one_is_refused(on: On) {
     let parked = "effect `t1.0` is unknown and cannot be claimed or parked";
     check(
+        on,
         &["claim pay a", "unknown", "unknown", "state", "claim pay a", "settle 1 ok"],
         &["1", "parked", "parked", r#"1 Unknown { reason: "lost" }"#, parked, "First"],
     )
     .await;
     let conflict = "effect `t1.0` is recorded already for another target or input";
-    check(&["claim pay a", "claim pay b", "claim mail a"], &["1", conflict, conflict]).await;
+    check(on, &["claim pay a", "claim pay b", "claim mail a"], &["1", conflict, conflict]).await;
     let never = "epoch 2 of effect `t1.0` is not in the store";
-    check(&["claim pay a", "settle 2 ok"], &["1", never]).await;
-    check(&["settle 1 ok"], &["effect `t1.0` of run `refund-1/run-1` is not in the store"]).await;
+    check(on, &["claim pay a", "settle 2 ok"], &["1", never]).await;
+    check(on, &["settle 1 ok"], &["effect `t1.0` of run `refund-1/run-1` is not in the store"]).await;
 }
 
-#[tokio::test]
-async fn a_row_tells_who_holds_the_claim_and_until_when() {
-    let home = tempfile::tempdir().unwrap();
+async fn a_row_tells_who_holds_the_claim_and_until_when(on: On) {
+    let home = Home::new(on).await;
     let store = opened(&home).await;
     let mut tx = store.begin(&chain()).await.unwrap();
-    let send_by = send_by();
+    let send_by = send_by(&mut tx).await;
     tx.claim(EFFECT, "pay", &address("a"), "w1", &send_by).await.unwrap();
     let row = tx.effect(EFFECT).await.unwrap().unwrap();
     let expected = EffectRow {
@@ -104,9 +107,8 @@ async fn a_row_tells_who_holds_the_claim_and_until_when() {
     assert_eq!(row, expected);
 }
 
-#[tokio::test]
-async fn the_first_end_of_a_call_counts() {
-    let home = tempfile::tempdir().unwrap();
+async fn the_first_end_of_a_call_counts(on: On) {
+    let home = Home::new(on).await;
     let store = opened(&home).await;
     let outcome =
         |text| ToolCallOutcome::Returned { result: Content::describe(address(text), text, 100), is_error: false };
@@ -149,9 +151,8 @@ fn ordinals(ids: &[RequestId]) -> Vec<String> {
     ids.iter().map(|id| id.as_str().split_once('-').unwrap().0.to_owned()).collect()
 }
 
-#[tokio::test]
-async fn a_live_request_is_not_made_again_and_an_approval_is_used_once() {
-    let home = tempfile::tempdir().unwrap();
+async fn a_live_request_is_not_made_again_and_an_approval_is_used_once(on: On) {
+    let home = Home::new(on).await;
     let store = opened(&home).await;
     let mut tx = store.begin(&chain()).await.unwrap();
     let (gates, a) = ([gate("large"), gate("abroad")], address("a"));
@@ -192,9 +193,8 @@ async fn a_live_request_is_not_made_again_and_an_approval_is_used_once() {
     assert_eq!(store.run(&chain()).await.unwrap().unwrap().requests_made, 4);
 }
 
-#[tokio::test]
-async fn an_approval_is_good_until_the_time_of_its_request_is_over() {
-    let home = tempfile::tempdir().unwrap();
+async fn an_approval_is_good_until_the_time_of_its_request_is_over(on: On) {
+    let home = Home::new(on).await;
     let store = opened(&home).await;
     let mut tx = store.begin(&chain()).await.unwrap();
     let (gates, a) = ([gate("large")], address("a"));
@@ -213,9 +213,8 @@ async fn an_approval_is_good_until_the_time_of_its_request_is_over() {
     assert!(tx.approved_gates(CALL, &a, NOW + 65_000).await.unwrap().is_empty());
 }
 
-#[tokio::test]
-async fn a_proof_is_good_for_one_record_of_one_run() {
-    let home = tempfile::tempdir().unwrap();
+async fn a_proof_is_good_for_one_record_of_one_run(on: On) {
+    let home = Home::new(on).await;
     let store = opened(&home).await;
     let digest = mandate_domain::canonical::sha256(b"signature");
     let mut tx = store.begin(&chain()).await.unwrap();
@@ -228,9 +227,8 @@ async fn a_proof_is_good_for_one_record_of_one_run() {
     assert!(!tx.use_proof(&digest, "r1-aaaaaa/decided/1").await.unwrap());
 }
 
-#[tokio::test]
-async fn an_instruction_is_read_at_one_turn_and_in_order() {
-    let home = tempfile::tempdir().unwrap();
+async fn an_instruction_is_read_at_one_turn_and_in_order(on: On) {
+    let home = Home::new(on).await;
     let store = opened(&home).await;
     let mut tx = store.begin(&chain()).await.unwrap();
     let (a, b, bo) = (address("a"), address("b"), person("bo@acme.example"));
@@ -246,9 +244,8 @@ async fn an_instruction_is_read_at_one_turn_and_in_order() {
     assert_eq!(numbers(tx.deliver_instructions(3, &[]).await.unwrap()), Some(vec![]));
 }
 
-#[tokio::test]
-async fn a_call_asks_one_question_and_has_a_last_revision() {
-    let home = tempfile::tempdir().unwrap();
+async fn a_call_asks_one_question_and_has_a_last_revision(on: On) {
+    let home = Home::new(on).await;
     let store = opened(&home).await;
     let mut tx = store.begin(&chain()).await.unwrap();
     let question = tx.make_question(CALL, &address("a"), "{}", 9_000).await.unwrap();
@@ -267,9 +264,8 @@ async fn a_call_asks_one_question_and_has_a_last_revision() {
     assert_eq!(store.revision(&chain(), CALL.revised()).await.unwrap().unwrap().arguments, arguments);
 }
 
-#[tokio::test]
-async fn a_person_votes_once() {
-    let home = tempfile::tempdir().unwrap();
+async fn a_person_votes_once(on: On) {
+    let home = Home::new(on).await;
     let store = opened(&home).await;
     let mut tx = store.begin(&chain()).await.unwrap();
     let id = made(&mut tx, CALL, &[gate("large")], &address("a")).await.unwrap().remove(0);
@@ -282,4 +278,17 @@ async fn a_person_votes_once() {
     assert!(matches!(tx.vote(&unknown, &bo).await, Err(StoreError::NotFound { .. })));
     let moved = tx.set_request_state(&unknown, RequestState::Expired).await;
     assert!(matches!(moved, Err(StoreError::NotFound { .. })));
+}
+
+on_both_engines! {
+    an_effect_is_claimed_once_at_a_time_and_its_first_outcome_counts
+    a_parked_effect_waits_for_its_outcome_and_a_foreign_one_is_refused
+    a_row_tells_who_holds_the_claim_and_until_when
+    the_first_end_of_a_call_counts
+    a_live_request_is_not_made_again_and_an_approval_is_used_once
+    an_approval_is_good_until_the_time_of_its_request_is_over
+    a_proof_is_good_for_one_record_of_one_run
+    an_instruction_is_read_at_one_turn_and_in_order
+    a_call_asks_one_question_and_has_a_last_revision
+    a_person_votes_once
 }

@@ -4,9 +4,8 @@ use super::*;
 
 const CALL: ToolCallId = ToolCallId { turn: 1, index: 0, revision: 1 };
 
-#[tokio::test]
-async fn a_request_is_found_by_its_number_and_a_record_tells_its_time() {
-    let home = tempfile::tempdir().unwrap();
+async fn a_request_is_found_by_its_number_and_a_record_tells_its_time(on: On) {
+    let home = Home::new(on).await;
     let store = opened(&home).await;
     let before = rows::now_micros();
     append(&store, "k", "a").await.unwrap();
@@ -23,4 +22,8 @@ async fn a_request_is_found_by_its_number_and_a_record_tells_its_time() {
     let at = tx.recorded_at("k").await.unwrap().unwrap();
     assert!((before..=rows::now_micros()).contains(&at), "{at}");
     assert_eq!(tx.recorded_at("none").await.unwrap(), None);
+}
+
+on_both_engines! {
+    a_request_is_found_by_its_number_and_a_record_tells_its_time
 }

@@ -4,7 +4,7 @@ use mandate_domain::{QuarantineTarget, audit, audit::verify::verify_own};
 use sqlx::{Connection as _, SqliteConnection, migrate::Migrator, sqlite::SqliteConnectOptions};
 
 use super::*;
-use crate::store::open::MIGRATIONS;
+use crate::store::engine::sqlite::MIGRATIONS;
 
 fn target(text: &str) -> QuarantineTarget {
     text.parse().unwrap()
@@ -27,8 +27,8 @@ async fn quarantine(store: &Store, text: &str) -> Appended {
 }
 
 /// A store as the first version of the program made it, with an intrusion in its own chain.
-async fn old_store(home: &TempDir, id: &str) {
-    let path = settings(home).path;
+async fn old_store(home: &Home, id: &str) {
+    let path = home.file();
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     let options = SqliteConnectOptions::new().filename(path).create_if_missing(true);
     let mut db = SqliteConnection::connect_with(&options).await.unwrap();
@@ -65,7 +65,7 @@ async fn old_store(home: &TempDir, id: &str) {
 
 #[tokio::test]
 async fn a_store_without_bundles_is_upgraded_and_goes_on_with_its_own_chain() {
-    let home = tempfile::tempdir().unwrap();
+    let home = Home::new(On::Sqlite).await;
     let id = "0123456789abcdef".repeat(2);
     old_store(&home, &id).await;
     let store = open(&home).await;
@@ -83,9 +83,8 @@ async fn a_store_without_bundles_is_upgraded_and_goes_on_with_its_own_chain() {
     assert_eq!(open(&home).await.id().as_str(), id);
 }
 
-#[tokio::test]
-async fn the_highest_version_is_active_and_the_others_stay() {
-    let home = tempfile::tempdir().unwrap();
+async fn the_highest_version_is_active_and_the_others_stay(on: On) {
+    let home = Home::new(on).await;
     let store = open(&home).await;
     for (content, version) in [("one", 1), ("two", 2), ("one", 3)] {
         assert_eq!(put(&store, content).await, version);
@@ -104,17 +103,15 @@ async fn the_highest_version_is_active_and_the_others_stay() {
     assert_eq!(listed, [(3, digest("one")), (2, digest("two")), (1, digest("one"))]);
 }
 
-#[tokio::test]
-async fn a_bundle_in_an_unknown_encoding_is_an_error() {
-    let home = tempfile::tempdir().unwrap();
+async fn a_bundle_in_an_unknown_encoding_is_an_error(on: On) {
+    let home = Home::new(on).await;
     let store = open(&home).await;
     put(&store, "one").await;
-    sqlx::query("UPDATE bundles SET encoding = 'sealed'").execute(&store.inner.writer).await.unwrap();
+    store.damage("UPDATE bundles SET encoding = 'sealed'").await;
     assert!(matches!(store.active_bundle().await, Err(StoreError::UnknownEncoding { .. })));
 }
 
-#[tokio::test]
-async fn whatever_is_touched_is_looked_up_by_kind_and_name() {
+async fn whatever_is_touched_is_looked_up_by_kind_and_name(on: On) {
     const ALL: [&str; 5] = [
         "agent:acme/support/refunds",
         "tool:payments.refund",
@@ -122,7 +119,7 @@ async fn whatever_is_touched_is_looked_up_by_kind_and_name() {
         "model:support",
         "person:Ana \"A\" O'Neill, ana@acme.example",
     ];
-    let home = tempfile::tempdir().unwrap();
+    let home = Home::new(on).await;
     let store = opened(&home).await;
     let all: Vec<_> = ALL.into_iter().map(target).collect();
     for (index, text) in ALL.into_iter().enumerate() {
@@ -147,14 +144,20 @@ async fn whatever_is_touched_is_looked_up_by_kind_and_name() {
     assert_eq!(listed, all);
 }
 
-#[tokio::test]
-async fn a_quarantine_that_cannot_be_read_lets_nothing_through() {
-    let home = tempfile::tempdir().unwrap();
+async fn a_quarantine_that_cannot_be_read_lets_nothing_through(on: On) {
+    let home = Home::new(on).await;
     let store = opened(&home).await;
     quarantine(&store, "tool:payments.refund").await;
-    sqlx::query("UPDATE quarantine SET quarantined_by = ''").execute(&store.inner.writer).await.unwrap();
+    store.damage("UPDATE quarantine SET quarantined_by = ''").await;
     let mut tx = store.begin(&chain()).await.unwrap();
     assert!(matches!(tx.quarantined(&[target("tool:payments.refund")]).await, Err(StoreError::Corrupt { .. })));
     drop(tx);
     assert!(matches!(store.quarantine_list().await, Err(StoreError::Corrupt { .. })));
+}
+
+on_both_engines! {
+    the_highest_version_is_active_and_the_others_stay
+    a_bundle_in_an_unknown_encoding_is_an_error
+    whatever_is_touched_is_looked_up_by_kind_and_name
+    a_quarantine_that_cannot_be_read_lets_nothing_through
 }

@@ -18,9 +18,8 @@ async fn write(store: &Store, messages: &[Message]) -> Vec<Address> {
     addresses
 }
 
-#[tokio::test]
-async fn a_transcript_reads_the_same_with_and_without_the_cache() {
-    let home = tempfile::tempdir().unwrap();
+async fn a_transcript_reads_the_same_with_and_without_the_cache(on: On) {
+    let home = Home::new(on).await;
     let store = open(&home).await;
     let messages: Vec<_> = (0..20).map(|i| user(&format!("message {i}"))).collect();
     let addresses = write(&store, &messages).await;
@@ -35,20 +34,18 @@ async fn a_transcript_reads_the_same_with_and_without_the_cache() {
     assert!(matches!(store.transcript("other", &addresses[0]).await, Err(StoreError::NotFound { .. })));
 }
 
-#[tokio::test]
-async fn a_longer_transcript_loads_only_what_is_new() {
-    let home = tempfile::tempdir().unwrap();
+async fn a_longer_transcript_loads_only_what_is_new(on: On) {
+    let home = Home::new(on).await;
     let store = open(&home).await;
     let messages: Vec<_> = (0..6).map(|i| user(&format!("message {i}"))).collect();
     let addresses = write(&store, &messages).await;
     store.transcript(TENANT, &addresses[3]).await.unwrap();
-    sqlx::query("UPDATE messages SET body = '{}' WHERE depth <= 4").execute(&store.inner.writer).await.unwrap();
+    store.damage("UPDATE messages SET body = '{}' WHERE depth <= 4").await;
     assert_eq!(store.transcript(TENANT, &addresses[5]).await.unwrap(), messages);
     assert!(open(&home).await.transcript(TENANT, &addresses[5]).await.is_err(), "without the cache it is read");
 }
 
-#[tokio::test]
-async fn a_broken_transcript_is_an_error() {
+async fn a_broken_transcript_is_an_error(on: On) {
     for damage in [
         "DELETE FROM messages WHERE depth = 2",
         "UPDATE messages SET depth = 7 WHERE depth = 2",
@@ -56,18 +53,17 @@ async fn a_broken_transcript_is_an_error() {
         "UPDATE messages SET body = '{\"role\":\"user\",\"text\":\"b\"}' WHERE depth = 2",
         "UPDATE messages SET encoding = 'sealed' WHERE depth = 2",
     ] {
-        let home = tempfile::tempdir().unwrap();
+        let home = Home::new(on).await;
         let store = open(&home).await;
         let addresses = write(&store, &["0", "1", "2"].map(user)).await;
-        sqlx::query(damage).execute(&store.inner.writer).await.unwrap();
+        store.damage(damage).await;
         let read = store.transcript(TENANT, &addresses[2]).await;
         assert!(matches!(read, Err(StoreError::Corrupt { .. } | StoreError::UnknownEncoding { .. })), "{damage}");
     }
 }
 
-#[tokio::test]
-async fn a_message_needs_its_parent_and_may_hold_any_json() {
-    let home = tempfile::tempdir().unwrap();
+async fn a_message_needs_its_parent_and_may_hold_any_json(on: On) {
+    let home = Home::new(on).await;
     let store = open(&home).await;
     let mut tx = store.begin(&chain()).await.unwrap();
     let orphan = tx.append_message(TENANT, Some(&address("none")), &user("x")).await;
@@ -84,9 +80,8 @@ async fn a_message_needs_its_parent_and_may_hold_any_json() {
     assert_eq!(store.transcript(TENANT, &addresses[0]).await.unwrap(), [message]);
 }
 
-#[tokio::test]
-async fn one_reply_stands_for_a_turn() {
-    let home = tempfile::tempdir().unwrap();
+async fn one_reply_stands_for_a_turn(on: On) {
+    let home = Home::new(on).await;
     let store = opened(&home).await;
     let reply = |text: &str| ModelReply {
         text: Some(text.into()),
@@ -106,4 +101,12 @@ async fn one_reply_stands_for_a_turn() {
     let expected = ReplyRow { before: address("0"), append: append.to_vec(), after: address("1"), reply: reply("x") };
     assert_eq!(store.reply(&chain(), 3).await.unwrap(), Some(expected));
     assert_eq!(store.reply(&chain(), 4).await.unwrap(), None);
+}
+
+on_both_engines! {
+    a_transcript_reads_the_same_with_and_without_the_cache
+    a_longer_transcript_loads_only_what_is_new
+    a_broken_transcript_is_an_error
+    a_message_needs_its_parent_and_may_hold_any_json
+    one_reply_stands_for_a_turn
 }

@@ -7,7 +7,7 @@ use mandate_activities::{
 
 use super::Finding;
 use crate::{
-    commands::open_store,
+    commands::{open_store, place_of},
     config::{Config, Profile},
     output,
 };
@@ -17,10 +17,7 @@ const QUARANTINE: &str = "quarantine";
 
 /// Both lines, or one that says why they cannot be told.
 pub(super) async fn checks(config: &Config) -> Vec<Finding> {
-    let path = &config.store.path;
-    let current = path.exists()
-        && Store::inspect(path).await.is_ok_and(|inspection| inspection.schema == inspection.schema_known);
-    if !current {
+    if !is_current(config).await {
         let detail = "the store cannot be asked yet, see its own line";
         return vec![none(config, detail)];
     }
@@ -31,6 +28,12 @@ pub(super) async fn checks(config: &Config) -> Vec<Finding> {
             vec![Finding::fail(BUNDLE, output::chain(&error), advice)]
         }
     }
+}
+
+async fn is_current(config: &Config) -> bool {
+    let Ok(place) = place_of(&config.store).await else { return false };
+    place.has_store().await.unwrap_or(false)
+        && Store::inspect(&place).await.is_ok_and(|inspection| inspection.schema == inspection.schema_known)
 }
 
 async fn look(config: &Config) -> anyhow::Result<Vec<Finding>> {

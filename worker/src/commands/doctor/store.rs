@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use mandate_activities::store::{Inspection, Store, TenantKey};
+use mandate_activities::store::{Inspection, Store, StorePlace, TenantKey};
 use nix::{
     sys::statfs::{FsType, NFS_SUPER_MAGIC, SMB_SUPER_MAGIC, statfs},
     unistd::{AccessFlags, access},
@@ -10,7 +10,7 @@ use nix::{
 
 use super::Finding;
 use crate::{
-    commands::store_settings,
+    commands::{place_of, store_settings},
     config::{AddressKeys, Config},
     output,
 };
@@ -21,23 +21,46 @@ const KEYS: &str = "address keys";
 const CIFS_MAGIC: FsType = FsType(0xFF53_4D42);
 const SMB2_MAGIC: FsType = FsType(0xFE53_4D42);
 
-/// The file, its id and its schema. A store that is not there is not made.
+/// The file or database, its id and its schema. A store that is not there is not made.
 pub(super) async fn opens(config: &Config) -> Finding {
-    let path = &config.store.path;
-    let shown = path.display();
-    if let Some(finding) = unsuitable(path) {
-        return finding;
-    }
-    if !path.exists() {
-        let advice = "A worker makes it at its first start; if there was one before, correct `[store] path`";
-        return Finding::warn(STORE, format!("there is none at `{shown}` yet"), advice);
-    }
-    match Store::inspect(path).await {
-        Ok(inspection) => of_schema(path, &inspection),
+    let place = match place_of(&config.store).await {
+        Ok(place) => place,
         Err(error) => {
-            let advice = "Correct `[store] path` or the file's permissions, or restore the store from a backup";
-            Finding::fail(STORE, output::chain(&error.into()), advice)
+            let advice = "Set what `[store] url` refers to, as `postgres://user:password@host:port/database`";
+            return Finding::fail(STORE, output::chain(&error), advice);
         }
+    };
+    let unsuitable = match &place {
+        StorePlace::File(path) => unsuitable(path),
+        StorePlace::Postgres(_) => None,
+    };
+    match unsuitable {
+        Some(finding) => finding,
+        None => look(&place).await,
+    }
+}
+
+async fn look(place: &StorePlace) -> Finding {
+    let (setting, mend) = match place {
+        StorePlace::File(_) => {
+            ("path", "Correct `[store] path` or the file's permissions, or restore the store from a backup")
+        }
+        StorePlace::Postgres(_) => {
+            ("url", "Start the database, or correct address, user or password in what `[store] url` refers to")
+        }
+    };
+    let inspected = match place.has_store().await {
+        Ok(true) => Store::inspect(place).await,
+        Ok(false) => {
+            let advice =
+                format!("A worker makes it at its first start; if there was one before, correct `[store] {setting}`");
+            return Finding::warn(STORE, format!("there is none at `{place}` yet"), advice);
+        }
+        Err(error) => Err(error),
+    };
+    match inspected {
+        Ok(inspection) => of_schema(place, &inspection),
+        Err(error) => Finding::fail(STORE, output::chain(&error.into()), mend),
     }
 }
 
@@ -57,9 +80,9 @@ fn unsuitable(path: &Path) -> Option<Finding> {
     None
 }
 
-fn of_schema(path: &Path, inspection: &Inspection) -> Finding {
+fn of_schema(place: &StorePlace, inspection: &Inspection) -> Finding {
     let Inspection { id, schema, schema_known } = inspection;
-    let detail = format!("`{}`, id {id}, schema {schema}", path.display());
+    let detail = format!("`{place}`, id {id}, schema {schema}");
     if schema > schema_known {
         let detail = format!("{detail}, and this program knows {schema_known}");
         return Finding::fail(STORE, detail, "Use the program that wrote it, or a newer one");
@@ -84,7 +107,7 @@ pub(super) async fn address_keys(config: &Config) -> Finding {
         AddressKeys::Folder(folder) => format!("in `{}`", folder.display()),
         AddressKeys::One(reference) => format!("one for all tenants, `{reference}`"),
     };
-    if !settings.path.exists() {
+    if let Ok(false) = settings.place.has_store().await {
         return Finding::ok(KEYS, format!("{place}; no store was written with them yet"));
     }
     match Store::inspect_address_keys(settings).await {
@@ -114,7 +137,7 @@ mod tests {
     fn a_schema_is_compared_with_the_one_that_is_known() {
         let of = |schema, schema_known| {
             let id = "0".repeat(32).parse().unwrap();
-            of_schema(Path::new("/m.db"), &Inspection { id, schema, schema_known }).line()
+            of_schema(&StorePlace::File("/m.db".into()), &Inspection { id, schema, schema_known }).line()
         };
         assert!(of(1, 1).starts_with("ok    store: `/m.db`, id 00") && of(1, 1).ends_with("schema 1"), "{}", of(1, 1));
         assert!(of(1, 2).starts_with("warn") && of(1, 2).contains("schema 2"), "{}", of(1, 2));

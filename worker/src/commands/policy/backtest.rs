@@ -24,7 +24,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     cli::{Backtest, Global},
-    commands::{explain::records, load, open_store},
+    commands::{explain::records, load, open_existing_store_of},
     output::{self, Exit, OutputFormat, UsageError},
 };
 
@@ -93,9 +93,7 @@ impl From<Said> for Answer {
 /// When the folder, the store or the bundle cannot be used.
 pub async fn backtest(global: &Global, options: &Backtest) -> anyhow::Result<Exit> {
     let config = load(&global.folder)?;
-    let path = &config.store.path;
-    anyhow::ensure!(path.exists(), "there is no store at `{}`: no run was opened in this folder yet", path.display());
-    let store = open_store(&config).await?;
+    let store = open_existing_store_of(&config).await?;
     let bundle = match &options.bundle {
         Some(digest) => stored(&store, digest).await?,
         None => config.policy,
