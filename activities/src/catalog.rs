@@ -7,6 +7,10 @@ use mandate_domain::{AgentDefinition, AgentName, ModelName, ProviderName, Server
 
 use crate::identity::IdentitySettings;
 
+mod remote;
+
+pub use remote::{HeaderSetting, RemoteSettings, Speaks};
+
 /// Everything that configuration defines.
 #[derive(Debug)]
 pub struct Catalog {
@@ -14,8 +18,10 @@ pub struct Catalog {
     pub agents: BTreeMap<AgentName, AgentDefinition>,
     /// Tools by name.
     pub tools: BTreeMap<ToolName, ToolDefinition>,
-    /// MCP servers by name.
+    /// MCP servers that the worker starts, by name.
     pub servers: BTreeMap<ServerName, ServerSettings>,
+    /// Servers that are reached over HTTP, by name. No name is in both.
+    pub remotes: BTreeMap<ServerName, RemoteSettings>,
     /// Models by name.
     pub models: BTreeMap<ModelName, ModelSettings>,
     /// What is accepted as proof of who sent a message.

@@ -6,6 +6,7 @@
 mod approvals;
 mod close;
 mod decisions;
+mod http_tools;
 mod lost_answers;
 mod model;
 mod notices;
