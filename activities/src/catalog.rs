@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use mandate_domain::{AgentDefinition, AgentName, ModelName, ProviderName, ServerName, ToolDefinition, ToolName};
 
-use crate::identity::IdentitySettings;
+use crate::{egress::InternalHost, identity::IdentitySettings};
 
 mod remote;
 
@@ -37,6 +37,8 @@ pub struct NotifySettings {
     pub url: String,
     /// What messages are signed with, the current secret first. A second one is for while a secret is rotated.
     pub secrets: Vec<SecretRef>,
+    /// Hosts with internal addresses that may be told, beside this machine.
+    pub allow_internal: Vec<InternalHost>,
     /// Longest time that a receiver may take, in seconds.
     pub timeout_secs: u64,
 }

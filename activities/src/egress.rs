@@ -152,6 +152,18 @@ impl Route {
     }
 }
 
+/// The guard of another client than a server's: looks at the URL's host if it is an address, and resolves it if it is a
+/// name. The error says what the address is.
+pub(crate) fn guard(url: &Url, allowed: bool) -> Result<Arc<impl Resolve + 'static>, &'static str> {
+    let host = url.host_str().unwrap_or_default().to_owned();
+    let internal = literal(&host).and_then(address::internal).filter(|_| !allowed);
+    if let Some(internal) = internal {
+        return Err(internal.as_str());
+    }
+    let route = Route { host, port: url.port_or_known_default().unwrap_or_default(), allowed };
+    Ok(Arc::new(Guarded { route, look_up: system() }))
+}
+
 /// Resolves for the client: what is looked at here is what it connects to.
 struct Guarded {
     route: Route,

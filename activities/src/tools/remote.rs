@@ -27,7 +27,9 @@ pub(super) struct Remote {
 
 /// A place among the calls that a server has at a time.
 #[derive(Debug)]
-pub(super) struct Place(#[expect(dead_code, reason = "held until the call has ended")] OwnedSemaphorePermit);
+pub(super) struct Place {
+    _held: OwnedSemaphorePermit,
+}
 
 /// A place among the calls that a server has at a time, and what its requests carry. For one call.
 #[derive(Debug)]
@@ -75,7 +77,8 @@ impl Remote {
         let calls_max = self.settings.calls_max;
         let busy = || format!("all of its {calls_max} calls at a time were under way for {} s", wait.as_secs());
         // The semaphore is never closed.
-        waiting.await.ok().and_then(Result::ok).map(Place).ok_or_else(|| self.unreachable(busy()))
+        let held = waiting.await.ok().and_then(Result::ok).ok_or_else(|| self.unreachable(busy()))?;
+        Ok(Place { _held: held })
     }
 
     /// Everything that a call needs and that may take time, before it is decided about: a place, the secrets, and a

@@ -4,7 +4,10 @@
 //! can name another host, add, remove or climb a segment of the path, or begin a query or a fragment. This holds for
 //! servers that decode before they route, too: a value in a path that could be taken for a way is refused, not encoded.
 
-use std::{fmt, str::FromStr};
+use std::{
+    fmt::{self, Write as _},
+    str::FromStr,
+};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -204,7 +207,8 @@ fn encode(text: &str) -> String {
         if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
             encoded.push(char::from(byte));
         } else {
-            encoded.push_str(&format!("%{byte:02X}"));
+            // Writing to a text cannot fail.
+            let _ = write!(encoded, "%{byte:02X}");
         }
     }
     encoded
@@ -219,7 +223,7 @@ pub fn key_as_sent(key: &str) -> String {
         if matches!(byte, 0x20..=0x7e) && !matches!(byte, b'%' | b'"' | b'\\') {
             sent.push(char::from(byte));
         } else {
-            sent.push_str(&format!("%{byte:02X}"));
+            let _ = write!(sent, "%{byte:02X}");
         }
     }
     sent

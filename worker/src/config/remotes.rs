@@ -64,7 +64,8 @@ fn read_remote(table: &mut Table<'_>, key: &str, speaks: Speaks, folder: &Path) 
     Some(RemoteSettings { speaks, url: url?, headers, allow_internal, connect_timeout_secs, calls_max })
 }
 
-fn read_internal(table: &mut Table<'_>) -> Vec<InternalHost> {
+/// Reads `allow_internal`.
+pub(super) fn read_internal(table: &mut Table<'_>) -> Vec<InternalHost> {
     let hosts = table.texts("allow_internal").map(|hosts| hosts.value).unwrap_or_default();
     hosts.into_iter().filter_map(|host| parse(table.problems, host)).map(|host: At<InternalHost>| host.value).collect()
 }
