@@ -160,7 +160,8 @@ impl Webhook {
     /// [`BuildWebhookError`].
     pub fn new(settings: &NotifySettings) -> Result<Self, BuildWebhookError> {
         let url = checked_url(&settings.url, &settings.allow_internal)?;
-        let guard = egress::guard(&url, may_be_internal(&url, &settings.allow_internal)).map_err(CheckUrlError::Internal)?;
+        let guard =
+            egress::guard(&url, may_be_internal(&url, &settings.allow_internal)).map_err(CheckUrlError::Internal)?;
         let timeout = Duration::from_secs(settings.timeout_secs);
         let http = reqwest::Client::builder()
             .retry(reqwest::retry::never())

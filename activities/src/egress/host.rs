@@ -75,7 +75,8 @@ mod tests {
         ] {
             assert_eq!(text.parse::<InternalHost>().unwrap().names(host, port), names, "{text}");
         }
-        for text in ["", "*", "10.0.0.0/8", "0x7f.1", "2130706433", "::1", "a:b", "http://a", "A.example", "a/b", "a@b"] {
+        for text in ["", "*", "10.0.0.0/8", "0x7f.1", "2130706433", "::1", "a:b", "http://a", "A.example", "a/b", "a@b"]
+        {
             assert!(text.parse::<InternalHost>().is_err(), "{text}");
         }
     }

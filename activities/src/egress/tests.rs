@@ -9,7 +9,10 @@ use std::{
     time::Instant,
 };
 
-use tokio::{io::AsyncWriteExt as _, net::TcpListener};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpListener,
+};
 
 use super::*;
 use crate::catalog::Speaks;
@@ -28,7 +31,8 @@ pub(crate) fn settings(url: &str, allow_internal: &[&str]) -> RemoteSettings {
 
 /// A look-up that gives these answers, one after the other, and the last one for ever.
 fn answering(answers: &[&str]) -> LookUp {
-    let parsed = answers.iter().map(|one| one.split_whitespace().map(|ip| ip.parse().unwrap()).collect::<Vec<IpAddr>>());
+    let parsed =
+        answers.iter().map(|one| one.split_whitespace().map(|ip| ip.parse().unwrap()).collect::<Vec<IpAddr>>());
     let answers = Arc::new(Mutex::new(parsed.collect::<VecDeque<_>>()));
     Arc::new(move |_| {
         let mut answers = answers.lock().unwrap();
@@ -45,6 +49,8 @@ async fn listener() -> (u16, Arc<AtomicUsize>) {
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
             count.fetch_add(1, Ordering::SeqCst);
+            // Whoever only looks asks nothing.
+            let Ok(1..) = stream.read(&mut [0; 4096]).await else { continue };
             let _ = stream.write_all(b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n").await;
         }
     });
@@ -59,10 +65,31 @@ fn refused(url: &str, allow_internal: &[&str]) -> String {
 #[test]
 fn an_internal_address_in_any_notation_is_refused_where_the_url_is_read() {
     for host in [
-        "127.0.0.1", "2130706433", "0x7f000001", "0x7f.1", "017700000001", "127.1", "127.0.1", "0", "[::1]", "[::]",
-        "[::ffff:127.0.0.1]", "[::ffff:7f00:1]", "169.254.169.254", "2852039166", "0xa9fea9fe", "[::ffff:a9fe:a9fe]",
-        "[64:ff9b::a9fe:a9fe]", "10.0.0.1", "192.168.0.1", "172.16.5.5", "100.64.0.1", "[fd00:ec2::254]", "[fe80::1]",
-        "0177.0.0.1", "①②⑦.0.0.1",
+        "127.0.0.1",
+        "2130706433",
+        "0x7f000001",
+        "0x7f.1",
+        "017700000001",
+        "127.1",
+        "127.0.1",
+        "0",
+        "[::1]",
+        "[::]",
+        "[::ffff:127.0.0.1]",
+        "[::ffff:7f00:1]",
+        "169.254.169.254",
+        "2852039166",
+        "0xa9fea9fe",
+        "[::ffff:a9fe:a9fe]",
+        "[64:ff9b::a9fe:a9fe]",
+        "10.0.0.1",
+        "192.168.0.1",
+        "172.16.5.5",
+        "100.64.0.1",
+        "[fd00:ec2::254]",
+        "[fe80::1]",
+        "0177.0.0.1",
+        "①②⑦.0.0.1",
     ] {
         let said = refused(&format!("https://{host}/api"), &[]);
         assert!(said.contains("`allow_internal` does not name it"), "{host}: {said}");
@@ -89,7 +116,11 @@ async fn a_name_with_an_internal_address_is_not_connected_to() {
         let said = egress.reach().await.unwrap_err().to_string();
         assert!(said.contains("`allow_internal` does not name it"), "{answer}: {said}");
         let unanswered = Unanswered::from(&egress.http.get(&url).send().await.unwrap_err());
-        assert!(!unanswered.may_have_arrived && unanswered.reason.contains("does not name it"), "{}", unanswered.reason);
+        assert!(
+            !unanswered.may_have_arrived && unanswered.reason.contains("does not name it"),
+            "{}",
+            unanswered.reason
+        );
     }
     assert_eq!(taken.load(Ordering::SeqCst), 0);
 }
@@ -99,9 +130,16 @@ async fn a_name_that_turns_internal_between_look_and_use_is_not_connected_to() {
     let (port, taken) = listener().await;
     let url = format!("https://orders.acme.example:{port}/");
     let egress = Egress::new(&settings(&url, &[]), answering(&["93.184.216.34", "127.0.0.1"])).unwrap();
-    assert_eq!(egress.route.addresses(&egress.look_up).await.unwrap(), [SocketAddr::new("93.184.216.34".parse().unwrap(), port)]);
+    assert_eq!(
+        egress.route.addresses(&egress.look_up).await.unwrap(),
+        [SocketAddr::new("93.184.216.34".parse().unwrap(), port)]
+    );
     let unanswered = Unanswered::from(&egress.http.get(&url).send().await.unwrap_err());
-    assert!(!unanswered.may_have_arrived && unanswered.reason.contains("an address of this machine"), "{}", unanswered.reason);
+    assert!(
+        !unanswered.may_have_arrived && unanswered.reason.contains("an address of this machine"),
+        "{}",
+        unanswered.reason
+    );
     assert_eq!(taken.load(Ordering::SeqCst), 0);
 }
 
@@ -109,7 +147,8 @@ async fn a_name_that_turns_internal_between_look_and_use_is_not_connected_to() {
 async fn a_name_that_is_allowed_may_be_internal_and_never_a_metadata_service() {
     let (port, taken) = listener().await;
     let (url, allowed) = (format!("http://orders.internal:{port}/"), format!("orders.internal:{port}"));
-    let egress = Egress::new(&settings(&url, &[&allowed]), answering(&["127.0.0.1", "127.0.0.1", "169.254.169.254"])).unwrap();
+    let egress =
+        Egress::new(&settings(&url, &[&allowed]), answering(&["127.0.0.1", "127.0.0.1", "169.254.169.254"])).unwrap();
     egress.reach().await.unwrap();
     assert_eq!(egress.http.get(&url).send().await.unwrap().status(), 204);
     assert_eq!(taken.load(Ordering::SeqCst), 2);

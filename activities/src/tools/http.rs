@@ -93,7 +93,8 @@ impl Prepared {
         }
         if let Some(key) = key {
             // INVARIANT (plain key): printable ASCII without quotes, backslashes and line ends.
-            let value = HeaderValue::from_str(&format!("\"{}\"", key_as_sent(&key))).map_err(|error| error.to_string())?;
+            let value =
+                HeaderValue::from_str(&format!("\"{}\"", key_as_sent(&key))).map_err(|error| error.to_string())?;
             sending = sending.header("idempotency-key", value);
         }
         if let Some(body) = target.body {

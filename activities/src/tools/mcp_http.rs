@@ -172,7 +172,9 @@ fn end_of(
             Ok(answer::error(format!("error: `{tool}` asks for input, which is not supported")))
         }
         // A task was accepted and may run: that is no refusal.
-        Ok(CallToolResponse::Task(_)) => Err(unknown(name, "it answers with a task, which is not supported".to_owned())),
+        Ok(CallToolResponse::Task(_)) => {
+            Err(unknown(name, "it answers with a task, which is not supported".to_owned()))
+        }
         Ok(_) => Err(unknown(name, "the answer is of an unknown kind".to_owned())),
         Err(ServiceError::McpError(error)) => {
             Ok(answer::error(format!("error: the server refused the call: {} ({})", error.message, error.code.0)))

@@ -121,7 +121,8 @@ impl Remote {
     pub(super) async fn headers(&self) -> Result<HeaderMap, PrepareToolError> {
         let mut headers = HeaderMap::new();
         for (name, setting) in &self.settings.headers {
-            let value = value_of(setting).await.map_err(|reason| self.unreachable(format!("header `{name}`: {reason}")))?;
+            let value =
+                value_of(setting).await.map_err(|reason| self.unreachable(format!("header `{name}`: {reason}")))?;
             let name = name.parse::<HeaderName>().map_err(|error| self.unreachable(error.to_string()))?;
             headers.insert(name, value);
         }

@@ -17,7 +17,11 @@ fn webhook(url: &str, secret: &str, timeout_secs: u64) -> (tempfile::TempDir, We
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("secret"), secret).unwrap();
     let secrets = vec![SecretRef::File(folder.path().join("secret"))];
-    (folder, Webhook::new(&NotifySettings { url: url.to_owned(), secrets, allow_internal: Vec::new(), timeout_secs }).unwrap())
+    (
+        folder,
+        Webhook::new(&NotifySettings { url: url.to_owned(), secrets, allow_internal: Vec::new(), timeout_secs })
+            .unwrap(),
+    )
 }
 
 fn message() -> Message {

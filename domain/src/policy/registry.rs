@@ -5,9 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    AgentName, DataClass, GroupName, ModelName, PersonId, ProviderName, ServerName, ToolDefinition, ToolName,
-};
+use crate::{AgentName, DataClass, GroupName, ModelName, PersonId, ProviderName, ServerName, ToolDefinition, ToolName};
 
 /// Everything that a policy may name.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

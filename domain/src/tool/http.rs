@@ -130,7 +130,9 @@ pub enum FillTemplateError {
     #[error("argument `{0}` is missing: it is a part of the URL")]
     Missing(String),
     /// A value that a server might take for a way through its paths.
-    #[error("argument `{0}` cannot be a part of a path: it is empty, `.`, begins with `..`, or holds a slash, a backslash or a control character")]
+    #[error(
+        "argument `{0}` cannot be a part of a path: it is empty, `.`, begins with `..`, or holds a slash, a backslash or a control character"
+    )]
     NotASegment(String),
     /// A value in the query that is neither scalar nor a list of scalars.
     #[error("argument `{0}` cannot be a part of a query: only texts, numbers, truth values and lists of these can")]

@@ -196,7 +196,10 @@ async fn arguments_that_would_change_the_path_are_refused_before_policy_is_asked
     let world = world(&orders, PLAIN, &CALL.replace("\"o1\"", "\"../admin\"")).await;
     let mut run = Run::proposed(&world).await;
     let (kind, text) = run.refused("t1.0").await;
-    assert!(kind == RefusalKind::InvalidArguments && text.contains("argument `order_id` cannot be a part of a path"), "{text}");
+    assert!(
+        kind == RefusalKind::InvalidArguments && text.contains("argument `order_id` cannot be a part of a path"),
+        "{text}"
+    );
     assert_eq!((orders.asked().len(), run.intents().await), (0, 0));
 }
 

@@ -104,7 +104,9 @@ impl Written {
                     format!("`{{{name}}}` is a part of the URL, so it must be `required`")
                 }
                 Some(property) if !is_scalar(property) => {
-                    format!("`{{{name}}}` is a part of the URL, so its `type` must be string, integer, number or boolean")
+                    format!(
+                        "`{{{name}}}` is a part of the URL, so its `type` must be string, integer, number or boolean"
+                    )
                 }
                 Some(_) => continue,
             };

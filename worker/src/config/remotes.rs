@@ -112,7 +112,8 @@ fn read_header(problems: &Problems, name: &At<String>, text: &At<String>, folder
         return None;
     }
     let (prefix, rest) = text.value.rsplit_once(' ').map_or(("", text.value.as_str()), |(before, rest)| (before, rest));
-    let refers = ["env:", "file:", "exec:"].iter().any(|scheme| rest.starts_with(scheme) || text.value.starts_with(scheme));
+    let refers =
+        ["env:", "file:", "exec:"].iter().any(|scheme| rest.starts_with(scheme) || text.value.starts_with(scheme));
     if !refers {
         if SECRETIVE.iter().any(|part| named.contains(part)) {
             let message = format!("`{named}`: a secret is written as a reference, such as `Bearer env:NAME`");

@@ -3,9 +3,7 @@
 use std::{collections::BTreeSet, path::PathBuf};
 
 use mandate_activities::catalog::ModelSettings;
-use mandate_domain::{
-    AgentName, DataClass, Digest, ModelName, PersonId, Proof, ServerName, ToolDefinition, ToolName,
-};
+use mandate_domain::{AgentName, DataClass, Digest, ModelName, PersonId, Proof, ServerName, ToolDefinition, ToolName};
 use serde::Serialize;
 
 use super::{Config, Profile};

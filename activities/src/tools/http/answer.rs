@@ -132,7 +132,9 @@ fn success(tool: &ToolName, arrived: &Arrived) -> Result<ToolAnswer, CallToolErr
             Ok(value) => ToolAnswer { text: value.to_string(), structured: Some(value), is_error: false },
             Err(_) => left_out(tool, status, "its answer is not the JSON that it says it is"),
         },
-        Kind::Other(named) => left_out(tool, status, &format!("its answer has {named}, which is neither JSON nor text")),
+        Kind::Other(named) => {
+            left_out(tool, status, &format!("its answer has {named}, which is neither JSON nor text"))
+        }
     })
 }
 

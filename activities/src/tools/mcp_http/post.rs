@@ -137,7 +137,9 @@ async fn read(
     let kind = kind.split(';').next().unwrap_or_default().trim();
     let is_request = matches!(message, ClientJsonRpcMessage::Request(_));
     match kind {
-        _ if headers.contains_key(CONTENT_ENCODING) => Err(PostError::Broken("the answer is encoded".to_owned()).into()),
+        _ if headers.contains_key(CONTENT_ENCODING) => {
+            Err(PostError::Broken("the answer is encoded".to_owned()).into())
+        }
         "text/event-stream" => Ok(StreamableHttpPostResponse::Sse(events(response), session)),
         "application/json" => {
             let bytes = bounded(response, ANSWER_BYTES_MAX).await?;
@@ -147,9 +149,7 @@ async fn read(
                 Err(_) => Ok(StreamableHttpPostResponse::Accepted),
             }
         }
-        _ if is_request => {
-            Err(PostError::Broken("the answer is neither JSON nor an event stream".to_owned()).into())
-        }
+        _ if is_request => Err(PostError::Broken("the answer is neither JSON nor an event stream".to_owned()).into()),
         _ => Ok(StreamableHttpPostResponse::Accepted),
     }
 }

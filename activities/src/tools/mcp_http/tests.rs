@@ -192,7 +192,9 @@ async fn call(stream: &mut TcpStream, era: Era, request: &Seen, act: Act, seen: 
     let answer = result(request, &answer).to_string();
     let text = match act {
         Act::Answer => said("200 OK", JSON, &answer),
-        Act::Stream => said("200 OK", "content-type: text/event-stream\r\n", &format!("event: message\ndata: {answer}\n\n")),
+        Act::Stream => {
+            said("200 OK", "content-type: text/event-stream\r\n", &format!("event: message\ndata: {answer}\n\n"))
+        }
         Act::Say(text) => text,
         Act::NeedsInput => {
             let asked = json!({ "resultType": "input_required", "requestState": "s", "inputRequests": {} });
@@ -350,7 +352,10 @@ async fn a_server_that_says_that_it_took_no_call_had_none() {
 async fn a_refusal_is_an_answer_that_the_model_reads() {
     for (text, expected) in [
         (said("401 Unauthorized", "", ""), "error: the server refused the call with status 401"),
-        (said("302 Found", "location: http://169.254.169.254/\r\n", ""), "error: the server refused the call with status 302"),
+        (
+            said("302 Found", "location: http://169.254.169.254/\r\n", ""),
+            "error: the server refused the call with status 302",
+        ),
     ] {
         let server = Server::of(Era::Session, Act::Say(text)).await;
         assert_eq!(outcome(&server.tools(), &cancel()).await, expected);

@@ -57,7 +57,9 @@ fn uses(catalog: &Catalog) -> Vec<Use> {
     });
     let headers = catalog.remotes.iter().flat_map(|(server, settings)| {
         settings.headers.iter().filter_map(move |(name, value)| match value {
-            HeaderSetting::Secret { reference, .. } => Some((reference, format!("header `{name}` of server `{server}`"))),
+            HeaderSetting::Secret { reference, .. } => {
+                Some((reference, format!("header `{name}` of server `{server}`")))
+            }
             HeaderSetting::Plain(_) => None,
         })
     });

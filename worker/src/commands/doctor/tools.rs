@@ -30,7 +30,9 @@ async fn of_server(tools: &ToolSet, server: &ServerName, catalog: &Catalog) -> V
         let advice = if catalog.remotes.contains_key(server) {
             format!("Correct `[servers.{server}]`, or see to it that this machine reaches the server")
         } else {
-            format!("Start the program of `[servers.{server}] command` by hand in the operating folder and mend what it says")
+            format!(
+                "Start the program of `[servers.{server}] command` by hand in the operating folder and mend what it says"
+            )
         };
         return vec![Finding::fail(check, detail, advice)];
     }

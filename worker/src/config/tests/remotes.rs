@@ -60,7 +60,8 @@ fn check_tool(old: &str, new: &str, words: &[&str]) {
 }
 
 /// A tool that needs no server.
-const TOOL_FREE: &str = "name = \"orders.cancel\"\ndescription = \"x\"\nowner = \"a@acme.example\"\nbuiltin = \"current_time\"\n";
+const TOOL_FREE: &str =
+    "name = \"orders.cancel\"\ndescription = \"x\"\nowner = \"a@acme.example\"\nbuiltin = \"current_time\"\n";
 
 #[test]
 fn a_server_and_its_tool_are_taken_as_written() {
@@ -74,7 +75,8 @@ headers = { authorization = "Bearer env:TOKEN", x-api-key = "file:key", api-vers
 [servers.remote]
 url = "https://mcp.acme.example/mcp"
 "#;
-    let fixture = folder(server, &CANCEL.replace("arguments = \"body\"", "arguments = \"body\"\nanswer_bytes_max = 5000"));
+    let fixture =
+        folder(server, &CANCEL.replace("arguments = \"body\"", "arguments = \"body\"\nanswer_bytes_max = 5000"));
     let config = fixture.load().map_err(|errors| rendered(&errors)).unwrap();
     let key = SecretRef::File(config.folder.join("key"));
     let expected = RemoteSettings {
@@ -99,7 +101,10 @@ url = "https://mcp.acme.example/mcp"
     let ToolReach::Http(request) = &config.catalog.tools[&ToolName::parse("orders.cancel").unwrap()].reach else {
         panic!("no HTTP tool")
     };
-    assert_eq!((request.method, request.arguments, request.answer_bytes_max), (HttpMethod::Post, ArgumentsIn::Body, 5000));
+    assert_eq!(
+        (request.method, request.arguments, request.answer_bytes_max),
+        (HttpMethod::Post, ArgumentsIn::Body, 5000)
+    );
     assert_eq!(request.path.as_str(), "/orders/{order_id}/cancel");
     let shown = config.summary();
     assert!(shown.servers.iter().any(|server| server.url.as_deref() == Some("http://10.0.0.7:8080/v1")));
@@ -107,8 +112,14 @@ url = "https://mcp.acme.example/mcp"
 
 #[test]
 fn a_server_that_cannot_be_reached_as_written_is_refused() {
-    check_server("base_url = \"http://api.acme.example\"", &["`base_url`", "`http://` is for hosts of `allow_internal`"]);
-    check_server("base_url = \"https://10.0.0.7\"", &["`10.0.0.7` is a private address", "name it in `allow_internal`"]);
+    check_server(
+        "base_url = \"http://api.acme.example\"",
+        &["`base_url`", "`http://` is for hosts of `allow_internal`"],
+    );
+    check_server(
+        "base_url = \"https://10.0.0.7\"",
+        &["`10.0.0.7` is a private address", "name it in `allow_internal`"],
+    );
     check_server("base_url = \"https://0x7f.1/\"", &["an address of this machine"]);
     check_server("url = \"https://169.254.169.254/mcp\"", &["`url`", "a link-local address"]);
     check_server("base_url = \"https://u:s3cret@api.acme.example\"", &["credentials"]);
@@ -116,7 +127,10 @@ fn a_server_that_cannot_be_reached_as_written_is_refused() {
     check_server("base_url = \"api.acme.example\"", &["starts with `https://`"]);
     check_server("base_url = \"https://a.example\"\ncalls_max = 0", &["`calls_max` must be from 1 to 256"]);
     check_server("base_url = \"https://a.example\"\ncommand = [\"sh\"]", &["unknown key `command`"]);
-    check_server("base_url = \"https://a.example\"\nallow_internal = [\"10.0.0.0/8\"]", &["must be a host as it stands"]);
+    check_server(
+        "base_url = \"https://a.example\"\nallow_internal = [\"10.0.0.0/8\"]",
+        &["must be a host as it stands"],
+    );
 }
 
 #[test]
@@ -151,9 +165,13 @@ fn a_request_that_does_not_fit_its_schema_or_its_server_is_refused() {
 
 #[test]
 fn a_tool_that_changes_something_is_no_get() {
-    let get = CANCEL.replace("POST", "GET").replace("\"body\"", "\"query\"").replace("lines = { type = \"object\" }\n", "");
+    let get =
+        CANCEL.replace("POST", "GET").replace("\"body\"", "\"query\"").replace("lines = { type = \"object\" }\n", "");
     check(&folder(SERVER, &get), &["cannot be a `GET`", "read_only = true"]);
-    folder(SERVER, &get.replace("[http]", "read_only = true\n[http]")).load().map_err(|errors| rendered(&errors)).unwrap();
+    folder(SERVER, &get.replace("[http]", "read_only = true\n[http]"))
+        .load()
+        .map_err(|errors| rendered(&errors))
+        .unwrap();
     let nullable = CANCEL.replace("{order_id}/", "{note}/").replace("[\"order_id\"]", "[\"note\"]");
     check(&folder(SERVER, &nullable), &["its `type` must be string, integer, number or boolean"]);
     let mcp = TOOL.replace("\"refunds\"", "\"orders\"").replace("orders.read", "orders.cancel");

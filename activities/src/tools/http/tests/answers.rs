@@ -16,13 +16,19 @@ async fn a_success_is_read_as_what_it_says_that_it_is() {
     assert_eq!(of("200 OK", JSON, "[1, 2]").await, "answer: [1,2]");
     assert_eq!(of("201 Created", "content-type: application/vnd.a+json; v=1\r\n", "{}").await, "answer: {}");
     assert_eq!(of("200 OK", "content-type: text/plain; charset=utf-8\r\n", "ä").await, "answer: ä");
-    assert_eq!(of("204 No Content", "", "").await, "answer: done: the server answered with status 204 and nothing else");
+    assert_eq!(
+        of("204 No Content", "", "").await,
+        "answer: done: the server answered with status 204 and nothing else"
+    );
 }
 
 #[tokio::test]
 async fn a_success_that_cannot_be_read_was_still_performed() {
     let performed = "error: tool `orders.cancel` was performed (status 200); its answer ";
-    assert_eq!(of("200 OK", JSON, "{").await, format!("{performed}is not the JSON that it says it is, and was left out"));
+    assert_eq!(
+        of("200 OK", JSON, "{").await,
+        format!("{performed}is not the JSON that it says it is, and was left out")
+    );
     for (headers, named) in [
         ("content-type: image/png\r\n", "content type `image/png`"),
         ("", "no content type"),
@@ -40,7 +46,10 @@ async fn a_refusal_is_an_answer_that_the_model_reads() {
         r#"error: the server refused the call with status 404: {"error":"no such order"}"#
     );
     assert_eq!(of("409 Conflict", "", "").await, "error: the server refused the call with status 409");
-    assert_eq!(of("403 Forbidden", "content-type: image/png\r\n", "x").await, "error: the server refused the call with status 403");
+    assert_eq!(
+        of("403 Forbidden", "content-type: image/png\r\n", "x").await,
+        "error: the server refused the call with status 403"
+    );
     let long = of("400 Bad Request", "content-type: text/plain\r\n", &"x".repeat(100_000)).await;
     assert_eq!(long.len(), "error: the server refused the call with status 400: ".len() + 2000);
 }
@@ -81,7 +90,9 @@ async fn a_conflict_with_an_earlier_attempt_of_the_same_call_leaves_it_open() {
 
 #[tokio::test]
 async fn a_secret_that_the_server_repeats_is_not_told() {
-    let origin = Origin::saying("401 Unauthorized", "content-type: text/plain\r\n", "bad `Bearer s3cret-token` s3cret-token").await;
+    let origin =
+        Origin::saying("401 Unauthorized", "content-type: text/plain\r\n", "bad `Bearer s3cret-token` s3cret-token")
+            .await;
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("token"), "s3cret-token").unwrap();
     let reference = SecretRef::File(folder.path().join("token"));

@@ -6,7 +6,9 @@ use super::*;
 async fn a_redirect_is_not_followed_wherever_it_leads() {
     let target = Origin::saying("200 OK", "content-type: text/plain\r\n", "credentials").await;
     let inside = format!("http://127.0.0.1:{}/latest/meta-data/", target.port);
-    for (status, code) in [("301 Moved", 301), ("302 Found", 302), ("303 See Other", 303), ("307 T", 307), ("308 P", 308)] {
+    for (status, code) in
+        [("301 Moved", 301), ("302 Found", 302), ("303 See Other", 303), ("307 T", 307), ("308 P", 308)]
+    {
         for location in [inside.as_str(), "http://169.254.169.254/latest/meta-data/", "//localhost/x"] {
             let origin = Origin::saying(status, &format!("location: {location}\r\n"), "").await;
             let said = outcome(&origin, &cancel()).await;
