@@ -73,6 +73,9 @@ fn an_http_tool_that_fails_after_it_has_done_its_work_does_it_once_and_the_run_c
     run(async {
         let orders = Orders::behaving(Behaviour::FailsAfterwards, true).await;
         let scenario = scenario("http-tool", &orders.server_toml(), "idempotent = true", HTTP).await;
+        let looked = scenario.mandate(&["doctor"]).await;
+        assert!(looked.stdout.contains("takes connections; nothing was sent"), "{looked:?}");
+        assert!(orders.asked().is_empty());
         let _worker = scenario.start_worker().await;
         scenario.start_run("Cancel order o1").await;
         until("the first request arrived", async || (!orders.asked().is_empty()).then_some(())).await;

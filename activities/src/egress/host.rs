@@ -36,7 +36,9 @@ impl FromStr for InternalHost {
             None => (text, None),
         };
         let url = reqwest::Url::parse(&format!("http://{host}/")).map_err(|_| ParseInternalHostError)?;
-        if url.host_str() == Some(host) && url.port().is_none() {
+        // A parser takes more for a host than a name server does.
+        let is_plain = host.chars().all(|c| c.is_ascii_alphanumeric() || "-._[]:".contains(c));
+        if is_plain && url.host_str() == Some(host) && url.port().is_none() {
             Ok(Self { host: host.to_owned(), port })
         } else {
             Err(ParseInternalHostError)
