@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use mandate_tests::{Behaviour, Orders, Process, Scenario, run, until};
+use mandate_tests::{Behaviour, Orders, Process, Scenario, program, run, until};
 use serde_json::Value;
 
 use crate::web_ui::prepared;
@@ -158,5 +158,28 @@ fn a_call_in_which_an_mcp_server_over_http_dies_is_parked_although_it_calls_itse
         scenario.wait_state("OutcomeUnknown").await;
         let again = Sdk::start(folder.path(), "well", sdk.port).await;
         assert_eq!(again.done().len(), 1, "done once, and not sent again");
+    });
+}
+
+#[test]
+fn the_tools_of_the_example_are_the_same_over_http() {
+    run(async {
+        let scenario = Scenario::new("mcp-http-refunds").await;
+        let (folder, log) = (scenario.path(""), scenario.path("refunds-http.log"));
+        let arguments = ["--database", "var/payments.db", "--listen", "127.0.0.1:0"];
+        let server = Process::start(&program("refunds-mcp"), &arguments, &[], &folder, log).await;
+        let url = until("it listens", async || server.log().lines().next().map(str::to_owned)).await;
+        let host = url.trim_start_matches("http://").split('/').next().unwrap().to_owned();
+        let text = std::fs::read_to_string(scenario.path("mandate.toml")).unwrap();
+        let command = text.lines().find(|line| line.starts_with("command = ")).unwrap();
+        scenario.edit("mandate.toml", command, &format!("url = \"{url}\"\nallow_internal = [\"{host}\"]"));
+        let _worker = scenario.start_worker().await;
+        scenario.start_run("Refund order o2").await;
+        assert!(scenario.answer().await.contains("45.00 EUR for order o2"));
+        let payments = scenario.payments().await;
+        assert_eq!(payments.len(), 1, "{payments:?}");
+        assert!(payments[0].key.is_some(), "a refund carries its idempotency key");
+        scenario.audit_verify().await.ok();
+        drop(server);
     });
 }

@@ -212,7 +212,11 @@ async fn call(stream: &mut TcpStream, era: Era, request: &Seen, act: Act, seen: 
             }
             format!("data: {answer}\n\n")
         }
-        Act::Hang => return drop(stream.read(&mut [0; 1]).await),
+        Act::Hang => {
+            let _ = stream.read(&mut [0; 1]).await;
+            let closed = Seen { head: String::new(), body: json!({ "method": "the client closed it" }) };
+            return seen.lock().unwrap().push(closed);
+        }
         Act::Close => return,
         Act::Flood(head) => {
             let _ = stream.write_all(head.as_bytes()).await;
@@ -317,14 +321,13 @@ async fn a_server_that_hangs_is_left_at_the_time_limit_and_told_so() {
         let quick = ToolDefinition { timeout_secs: 1, ..cancel() };
         assert_eq!(outcome(&tools, &quick).await, "unknown: no answer within 1 s");
         assert_eq!(server.calls().len(), 1);
-        if era == Era::Session {
-            let told = async {
-                while server.count("notifications/cancelled") == 0 {
-                    tokio::task::yield_now().await;
-                }
-            };
-            tokio::time::timeout(Duration::from_secs(10), told).await.unwrap();
-        }
+        let sign = if era == Era::Session { "notifications/cancelled" } else { "the client closed it" };
+        let told = async {
+            while server.count(sign) == 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), told).await.unwrap_or_else(|_| panic!("{era:?}: {sign}"));
     }
 }
 
