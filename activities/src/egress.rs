@@ -154,7 +154,7 @@ impl Route {
 
 /// The guard of another client than a server's: looks at the URL's host if it is an address, and resolves it if it is a
 /// name. The error says what the address is.
-pub(crate) fn guard(url: &Url, allowed: bool) -> Result<Arc<impl Resolve + 'static>, &'static str> {
+pub(crate) fn guard(url: &Url, allowed: bool) -> Result<Arc<dyn Resolve>, &'static str> {
     let host = url.host_str().unwrap_or_default().to_owned();
     let internal = literal(&host).and_then(address::internal).filter(|_| !allowed);
     if let Some(internal) = internal {

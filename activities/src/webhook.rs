@@ -262,13 +262,9 @@ fn is_this_machine(host: &str) -> bool {
     host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
 
-// The library's own text names the URL, so only the kind is told.
 fn not_answered(error: &reqwest::Error) -> SendWebhookError {
-    if error.is_connect() {
-        return SendWebhookError::NotSent { reason: "no connection".to_owned() };
-    }
-    let reason = if error.is_timeout() { "no answer in time" } else { "the connection broke" };
-    SendWebhookError::Unanswered { reason: reason.to_owned() }
+    let egress::Unanswered { reason, may_have_arrived } = egress::Unanswered::from(error);
+    if may_have_arrived { SendWebhookError::Unanswered { reason } } else { SendWebhookError::NotSent { reason } }
 }
 
 /// Reads so much of an answer as a well-meaning receiver writes, so that it is not cut off while it does.
