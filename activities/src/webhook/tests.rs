@@ -149,10 +149,10 @@ fn only_this_machine_is_told_without_tls() {
         "http://127.0.0.1:8080/hook",
         "http://localhost/hook",
         "http://[::1]:8080",
-        "https://10.0.0.1",
     ] {
-        assert_eq!(check_url(good), Ok(()), "{good}");
+        assert_eq!(check_url(good, &[]), Ok(()), "{good}");
     }
+    assert_eq!(check_url("https://10.0.0.1", &["10.0.0.1".parse().unwrap()]), Ok(()));
     for (bad, expected) in [
         ("", CheckUrlError::NotWeb),
         ("hooks.acme.example", CheckUrlError::NotWeb),
@@ -161,9 +161,11 @@ fn only_this_machine_is_told_without_tls() {
         ("http://hooks.acme.example", CheckUrlError::Plain),
         ("http://localhost.acme.example", CheckUrlError::Plain),
         ("http://10.0.0.1", CheckUrlError::Plain),
+        ("https://10.0.0.1", CheckUrlError::Internal("a private address")),
+        ("https://[::ffff:169.254.169.254]/", CheckUrlError::Internal("a link-local address")),
         ("https://user:word@hooks.acme.example", CheckUrlError::Credentials),
         ("https://user@hooks.acme.example", CheckUrlError::Credentials),
     ] {
-        assert_eq!(check_url(bad), Err(expected), "{bad}");
+        assert_eq!(check_url(bad, &[]), Err(expected), "{bad}");
     }
 }
