@@ -111,10 +111,13 @@ fn read_header(problems: &Problems, name: &At<String>, text: &At<String>, folder
         report(&name.place, format!("header `{named}` is stated by the runtime"), "remove this");
         return None;
     }
-    let (prefix, rest) = text.value.rsplit_once(' ').map_or(("", text.value.as_str()), |(before, rest)| (before, rest));
-    let refers =
-        ["env:", "file:", "exec:"].iter().any(|scheme| rest.starts_with(scheme) || text.value.starts_with(scheme));
-    if !refers {
+    let is_reference = |text: &str| ["env:", "file:", "exec:"].iter().any(|scheme| text.starts_with(scheme));
+    // A program has arguments after spaces; only a scheme such as `Bearer` may stand before a reference.
+    let (prefix, reference) = match text.value.split_once(' ') {
+        Some((scheme, rest)) if is_reference(rest) && !is_reference(&text.value) => (format!("{scheme} "), rest),
+        Some(_) | None => (String::new(), text.value.as_str()),
+    };
+    if !is_reference(reference) {
         if SECRETIVE.iter().any(|part| named.contains(part)) {
             let message = format!("`{named}`: a secret is written as a reference, such as `Bearer env:NAME`");
             report(&text.place, message, "not a reference");
@@ -126,14 +129,8 @@ fn read_header(problems: &Problems, name: &At<String>, text: &At<String>, folder
         }
         return plain.then(|| HeaderSetting::Plain(text.value.clone()));
     }
-    // A program has arguments after spaces; only a scheme such as `Bearer` may stand before a reference.
-    let is_whole = ["env:", "file:", "exec:"].iter().any(|scheme| text.value.starts_with(scheme));
-    let (prefix, reference) = if is_whole { ("", text.value.as_str()) } else { (prefix, rest) };
     match SecretRef::parse(reference) {
-        Ok(reference) => {
-            let prefix = if prefix.is_empty() { String::new() } else { format!("{prefix} ") };
-            Some(HeaderSetting::Secret { prefix, reference: reference.within(folder) })
-        }
+        Ok(reference) => Some(HeaderSetting::Secret { prefix, reference: reference.within(folder) }),
         Err(error) => {
             report(&text.place, format!("`{named}`: {error}"), "not a reference");
             None

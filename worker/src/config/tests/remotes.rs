@@ -71,7 +71,7 @@ base_url = "http://10.0.0.7:8080/v1"
 allow_internal = ["10.0.0.7:8080"]
 connect_timeout_secs = 3
 calls_max = 2
-headers = { authorization = "Bearer env:TOKEN", x-api-key = "file:key", api-version = "2" }
+headers = { authorization = "Bearer env:TOKEN", x-auth = "Basic exec:pass show orders", x-api-key = "file:key", api-version = "2" }
 [servers.remote]
 url = "https://mcp.acme.example/mcp"
 "#;
@@ -86,6 +86,13 @@ url = "https://mcp.acme.example/mcp"
             (
                 "authorization".to_owned(),
                 HeaderSetting::Secret { prefix: "Bearer ".to_owned(), reference: SecretRef::Env("TOKEN".to_owned()) },
+            ),
+            (
+                "x-auth".to_owned(),
+                HeaderSetting::Secret {
+                    prefix: "Basic ".to_owned(),
+                    reference: SecretRef::parse("exec:pass show orders").unwrap(),
+                },
             ),
             ("x-api-key".to_owned(), HeaderSetting::Secret { prefix: String::new(), reference: key }),
             ("api-version".to_owned(), HeaderSetting::Plain("2".to_owned())),
