@@ -60,6 +60,8 @@ pub struct Orders {
 impl Orders {
     /// A server that listens on this machine and behaves like this.
     pub async fn behaving(behaviour: Behaviour, honours_keys: bool) -> Self {
+        // For workers within the test; one that is there already stays.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("an address");
         let address = listener.local_addr().expect("an address");
         let (asked, done, known) = (Vec::new(), Vec::new(), BTreeMap::new());

@@ -191,6 +191,22 @@ async fn a_server_that_declines_had_no_call_and_gets_it_when_it_said_that_it_wou
 }
 
 #[tokio::test]
+async fn a_server_that_declines_a_second_attempt_leaves_the_first_one_open() {
+    let orders = Orders::behaving(Behaviour::FailsAfterwards, true).await;
+    let world = world(&orders, IDEMPOTENT, CALL).await;
+    let mut run = Run::proposed(&world).await;
+    run.try_call("t1.0").await.unwrap_err().may_pass("ToolUnavailable", "status 500");
+    orders.behaves(Behaviour::Limits);
+    world.run_out("t1.0", 1).await;
+    run.try_call("t1.0").await.unwrap_err().may_pass("ToolDeclined", "status 429");
+    assert_eq!(world.effect("t1.0").await, Some(("open".to_owned(), 2)), "the first attempt did it");
+    orders.behaves(Behaviour::Well);
+    world.run_out("t1.0", 1).await;
+    assert!(run.returned("t1.0").await.contains("\"done\":1"));
+    assert_eq!((orders.done().len(), orders.asked().len()), (1, 3));
+}
+
+#[tokio::test]
 async fn arguments_that_would_change_the_path_are_refused_before_policy_is_asked() {
     let orders = Orders::behaving(Behaviour::Well, false).await;
     let world = world(&orders, PLAIN, &CALL.replace("\"o1\"", "\"../admin\"")).await;
