@@ -75,8 +75,8 @@ async fn what_leaves_open_whether_it_happened_is_told_so() {
     assert_eq!(of("600 Beyond", "", "").await, "unknown: the server answered with status 600, which says nothing");
 }
 
-#[tokio::test]
-async fn a_conflict_with_an_earlier_attempt_of_the_same_call_leaves_it_open() {
+#[test]
+fn a_conflict_with_an_earlier_attempt_of_the_same_call_leaves_it_open() {
     let arrived = Arrived::new(
         reqwest::StatusCode::CONFLICT,
         reqwest::header::HeaderMap::new(),
