@@ -78,7 +78,7 @@ impl AgentActivities {
         getrandom::fill(&mut start)?;
         let start: String = Digest::from_bytes(start).as_str().chars().take(8).collect();
         let holder = format!("{identity}#{start}");
-        let tools = ToolSet::new(catalog.servers.clone());
+        let tools = ToolSet::new(catalog.servers.clone()).with_remotes(catalog.remotes.clone());
         let models = Models::new(catalog.models.clone())?;
         let webhook = catalog.notify.as_ref().map(Webhook::new).transpose()?;
         let policy = policy.reporting(metrics.clone());

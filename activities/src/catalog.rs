@@ -5,7 +5,11 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use mandate_domain::{AgentDefinition, AgentName, ModelName, ProviderName, ServerName, ToolDefinition, ToolName};
 
-use crate::identity::IdentitySettings;
+use crate::{egress::InternalHost, identity::IdentitySettings};
+
+mod remote;
+
+pub use remote::{HeaderSetting, RemoteSettings, Speaks};
 
 /// Everything that configuration defines.
 #[derive(Debug)]
@@ -14,8 +18,10 @@ pub struct Catalog {
     pub agents: BTreeMap<AgentName, AgentDefinition>,
     /// Tools by name.
     pub tools: BTreeMap<ToolName, ToolDefinition>,
-    /// MCP servers by name.
+    /// MCP servers that the worker starts, by name.
     pub servers: BTreeMap<ServerName, ServerSettings>,
+    /// Servers that are reached over HTTP, by name. No name is in both.
+    pub remotes: BTreeMap<ServerName, RemoteSettings>,
     /// Models by name.
     pub models: BTreeMap<ModelName, ModelSettings>,
     /// What is accepted as proof of who sent a message.
@@ -31,6 +37,8 @@ pub struct NotifySettings {
     pub url: String,
     /// What messages are signed with, the current secret first. A second one is for while a secret is rotated.
     pub secrets: Vec<SecretRef>,
+    /// Hosts with internal addresses that may be told, beside this machine.
+    pub allow_internal: Vec<InternalHost>,
     /// Longest time that a receiver may take, in seconds.
     pub timeout_secs: u64,
 }

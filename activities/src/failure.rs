@@ -87,6 +87,10 @@ impl ActivityFailure {
             Self::Prepare(PrepareToolError::Changed { .. }) => ("ToolChanged", Verdict::Never),
             Self::Tool(CallToolError::NotSent { .. }) => ("NotSent", Verdict::Again(None)),
             Self::Tool(CallToolError::OutcomeUnknown { .. }) => ("NoAnswer", Verdict::Again(None)),
+            Self::Tool(CallToolError::Declined { retry_after, .. }) => ("ToolDeclined", Verdict::Again(*retry_after)),
+            Self::Tool(CallToolError::Unavailable { retry_after, .. }) => {
+                ("ToolUnavailable", Verdict::Again(*retry_after))
+            }
             Self::Model(error) => model_verdict(error),
             Self::Webhook(error) => webhook_verdict(error),
             Self::Claimed { wait, .. } => ("Claimed", Verdict::Again(Some(*wait))),

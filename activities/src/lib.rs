@@ -4,6 +4,7 @@
 pub mod agent_activities;
 pub mod catalog;
 pub mod clock;
+pub mod egress;
 pub mod executions;
 #[cfg(feature = "fault-injection")]
 pub mod failpoints;

@@ -1,5 +1,5 @@
-//! Tools: how a call reaches an MCP server or a built-in, and the three ends it can have: an answer (which may report an
-//! error), not sent, outcome unknown.
+//! Tools: how a call reaches an MCP server, an HTTP server or a built-in, and the three ends it can have: an answer (which
+//! may report an error), not sent, outcome unknown.
 //!
 //! A call takes a [`RecordedPermit`], so that nothing is called that was not decided and recorded. Nothing here retries:
 //! whether a call may be repeated is decided by the governed path, from the registry alone.
@@ -11,15 +11,24 @@ use serde_json::{Map, Value};
 use tokio::sync::Mutex;
 
 use crate::{
-    catalog::ServerSettings,
+    catalog::{RemoteSettings, ServerSettings, Speaks},
+    egress,
     governed::RecordedPermit,
     guards::{Guard, on},
 };
 
 mod answer;
 mod builtin;
+mod http;
 mod mcp;
+mod mcp_http;
+mod remote;
 mod stderr_tail;
+
+use remote::{Place, Remote};
+
+/// How long an answer is looked for after the time of its call ran out.
+const LAST_LOOK: Duration = Duration::from_millis(500);
 
 /// What a tool answered.
 #[derive(Debug, Clone, PartialEq)]
@@ -59,6 +68,28 @@ pub enum CallToolError {
         tool: String,
         /// Why.
         reason: String,
+    },
+    /// The server answered that it did not take the call. Nothing happened, and the claim can be given back; try again,
+    /// not before `retry_after`.
+    #[error("tool `{tool}` was not performed: the server answered with status {status}")]
+    Declined {
+        /// The tool.
+        tool: String,
+        /// Its answer.
+        status: u16,
+        /// How long it asks to wait.
+        retry_after: Option<Duration>,
+    },
+    /// The server answered that something went wrong. Whether the call happened is unknown; whoever tries again does so
+    /// not before `retry_after`.
+    #[error("tool `{tool}` has no answer: the server answered with status {status}, so it may have been performed")]
+    Unavailable {
+        /// The tool.
+        tool: String,
+        /// Its answer.
+        status: u16,
+        /// How long it asks to wait.
+        retry_after: Option<Duration>,
     },
 }
 
@@ -103,6 +134,8 @@ pub struct PreparedTool {
 #[derive(Debug)]
 enum Reach {
     Mcp { connection: Arc<mcp::Connection>, tool: String },
+    McpHttp { connection: Arc<mcp_http::Connection>, tool: String, _place: Place },
+    Http(Box<http::Prepared>),
     Builtin(BuiltinTool),
 }
 
@@ -110,6 +143,7 @@ enum Reach {
 #[derive(Debug, Clone)]
 pub struct ToolSet {
     servers: Arc<BTreeMap<ServerName, Server>>,
+    remotes: Arc<BTreeMap<ServerName, Arc<Remote>>>,
 }
 
 #[derive(Debug)]
@@ -124,16 +158,32 @@ impl ToolSet {
     #[must_use]
     pub fn new(servers: BTreeMap<ServerName, ServerSettings>) -> Self {
         let server = |settings| Server { settings, connection: Mutex::new(None) };
-        Self { servers: Arc::new(servers.into_iter().map(|(name, settings)| (name, server(settings))).collect()) }
+        let servers = servers.into_iter().map(|(name, settings)| (name, server(settings))).collect();
+        Self { servers: Arc::new(servers), remotes: Arc::default() }
     }
 
-    /// Connects to a server if needed.
+    /// The same with servers that are reached over HTTP.
+    #[must_use]
+    pub fn with_remotes(self, remotes: BTreeMap<ServerName, RemoteSettings>) -> Self {
+        let remote = |(name, settings): (ServerName, RemoteSettings)| {
+            (name.clone(), Arc::new(Remote::new(name, settings, egress::system())))
+        };
+        Self { remotes: Arc::new(remotes.into_iter().map(remote).collect()), ..self }
+    }
+
+    /// Connects to a server if needed. One that speaks HTTP is connected to and told nothing.
     ///
     /// # Errors
     /// [`PrepareToolError::Unreachable`], also for a server that is not configured.
     pub async fn connect(&self, server: &ServerName) -> Result<(), PrepareToolError> {
         let unreachable =
             || PrepareToolError::Unreachable { server: server.clone(), reason: "it is not configured".to_owned() };
+        if let Some(remote) = self.remotes.get(server) {
+            return match remote.speaks() {
+                Speaks::Http => remote.reach().await,
+                Speaks::Mcp => remote.connection().await.map(drop),
+            };
+        }
         self.servers.get(server).ok_or_else(unreachable)?.connection(server).await.map(drop)
     }
 
@@ -145,6 +195,14 @@ impl ToolSet {
         let reach = match &tool.reach {
             ToolReach::Builtin { tool } => Reach::Builtin(*tool),
             ToolReach::Mcp { server, tool: remote } => self.prepare_mcp(tool, server, remote).await?,
+            ToolReach::Http(request) => {
+                let unknown = || PrepareToolError::Unknown {
+                    tool: format!("{} {}", request.method, request.path),
+                    server: request.server.clone(),
+                };
+                let remote = self.remotes.get(&request.server).ok_or_else(unknown)?;
+                Reach::Http(Box::new(http::prepare(remote, tool, request).await?))
+            }
         };
         Ok(PreparedTool { name: tool.name.clone(), timeout: Duration::from_secs(tool.timeout_secs), reach })
     }
@@ -156,13 +214,14 @@ impl ToolSet {
         remote: &str,
     ) -> Result<Reach, PrepareToolError> {
         let unknown = || PrepareToolError::Unknown { tool: remote.to_owned(), server: server.clone() };
-        let connection = self.servers.get(server).ok_or_else(unknown)?.connection(server).await?;
-        let schema = connection.input_schema(remote).ok_or_else(unknown)?;
-        if let Err(differs) = same_constraints(&tool.input_schema, schema)
-            && on(Guard::ToolAsAnnounced)
-        {
-            return Err(PrepareToolError::Changed { tool: tool.name.clone(), at: differs.to_string() });
+        if let Some(over_http) = self.remotes.get(server).filter(|remote| remote.speaks() == Speaks::Mcp) {
+            let place = over_http.place(Duration::from_secs(tool.timeout_secs)).await?;
+            let connection = over_http.connection().await?;
+            is_as_stated(tool, connection.input_schema(remote).ok_or_else(unknown)?)?;
+            return Ok(Reach::McpHttp { connection, tool: remote.to_owned(), _place: place });
         }
+        let connection = self.servers.get(server).ok_or_else(unknown)?.connection(server).await?;
+        is_as_stated(tool, connection.input_schema(remote).ok_or_else(unknown)?)?;
         Ok(Reach::Mcp { connection, tool: remote.to_owned() })
     }
 
@@ -205,6 +264,7 @@ impl ToolSet {
             }
         };
         futures::future::join_all(self.servers.values().map(close)).await;
+        futures::future::join_all(self.remotes.values().map(|remote| remote.close())).await;
     }
 }
 
@@ -244,10 +304,14 @@ impl PreparedTool {
     ) -> Result<ToolAnswer, CallToolError> {
         let not_sent = |reason: String| CallToolError::NotSent { tool: self.name.to_string(), reason };
         let unknown = |reason: String| CallToolError::OutcomeUnknown { tool: self.name.to_string(), reason };
-        match &self.reach {
+        match self.reach {
             Reach::Builtin(tool) => {
                 permit.may_send().map_err(|error| not_sent(error.to_string()))?;
-                Ok(builtin::call(*tool))
+                Ok(builtin::call(tool))
+            }
+            Reach::Http(prepared) => prepared.call(permit, &self.name, &arguments, key, self.timeout).await,
+            Reach::McpHttp { connection, tool, _place } => {
+                connection.call(permit, &self.name, &tool, arguments, key, self.timeout).await
             }
             Reach::Mcp { connection, tool } => {
                 if connection.is_closed() {
@@ -256,11 +320,21 @@ impl PreparedTool {
                 // Last thing before the bytes go out: after this moment another worker may hold the effect.
                 permit.may_send().map_err(|error| not_sent(error.to_string()))?;
                 connection
-                    .call(tool, arguments, key, self.timeout)
+                    .call(&tool, arguments, key, self.timeout)
                     .await
                     .map_err(|mcp::NoAnswer(reason)| unknown(reason))
             }
         }
+    }
+}
+
+/// Whether the server's definition of a tool allows the same as the registry's.
+fn is_as_stated(tool: &ToolDefinition, schema: &Value) -> Result<(), PrepareToolError> {
+    match same_constraints(&tool.input_schema, schema) {
+        Err(differs) if on(Guard::ToolAsAnnounced) => {
+            Err(PrepareToolError::Changed { tool: tool.name.clone(), at: differs.to_string() })
+        }
+        Ok(()) | Err(_) => Ok(()),
     }
 }
 

@@ -19,6 +19,7 @@ use serde_json::Value;
 
 use crate::{
     catalog::{NotifySettings, SecretRef},
+    egress::{self, InternalHost},
     governed::RecordedPermit,
     secrets::ResolveSecretError,
 };
@@ -49,6 +50,9 @@ pub enum CheckUrlError {
     /// Whoever is on the way could read it.
     #[error("it must start with `https://`: `http://` is for this machine alone")]
     Plain,
+    /// Its host is an internal address that is not named.
+    #[error("its host is {0}, and `allow_internal` does not name it")]
+    Internal(&'static str),
 }
 
 /// The webhook cannot be used. Correct its configuration.
@@ -155,12 +159,15 @@ impl Webhook {
     /// # Errors
     /// [`BuildWebhookError`].
     pub fn new(settings: &NotifySettings) -> Result<Self, BuildWebhookError> {
-        let url = checked_url(&settings.url)?;
+        let url = checked_url(&settings.url, &settings.allow_internal)?;
+        let guard =
+            egress::guard(&url, may_be_internal(&url, &settings.allow_internal)).map_err(CheckUrlError::Internal)?;
         let timeout = Duration::from_secs(settings.timeout_secs);
         let http = reqwest::Client::builder()
             .retry(reqwest::retry::never())
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
+            .dns_resolver(guard)
             .connect_timeout(CONNECT_LIMIT.min(timeout))
             .timeout(timeout)
             .build()
@@ -223,22 +230,31 @@ fn message_id(permit: &RecordedPermit) -> String {
 ///
 /// # Errors
 /// [`CheckUrlError`], without the URL.
-pub fn check_url(url: &str) -> Result<(), CheckUrlError> {
-    checked_url(url).map(drop)
+pub fn check_url(url: &str, allow_internal: &[InternalHost]) -> Result<(), CheckUrlError> {
+    checked_url(url, allow_internal).map(drop)
 }
 
-fn checked_url(url: &str) -> Result<Url, CheckUrlError> {
+fn checked_url(url: &str, allow_internal: &[InternalHost]) -> Result<Url, CheckUrlError> {
     let url = Url::parse(url).map_err(|_| CheckUrlError::NotWeb)?;
     let host = url.host_str().ok_or(CheckUrlError::NotWeb)?;
     if !url.username().is_empty() || url.password().is_some() {
         return Err(CheckUrlError::Credentials);
     }
     match url.scheme() {
-        "https" => Ok(url),
+        "https" => match egress::guard(&url, may_be_internal(&url, allow_internal)) {
+            Ok(_) => Ok(url),
+            Err(what) => Err(CheckUrlError::Internal(what)),
+        },
         "http" if is_this_machine(host) => Ok(url),
         "http" => Err(CheckUrlError::Plain),
         _ => Err(CheckUrlError::NotWeb),
     }
+}
+
+/// This machine needs no further word: whoever writes its name means it.
+fn may_be_internal(url: &Url, allow_internal: &[InternalHost]) -> bool {
+    let (host, port) = (url.host_str().unwrap_or_default(), url.port_or_known_default().unwrap_or_default());
+    is_this_machine(host) || allow_internal.iter().any(|named| named.names(host, port))
 }
 
 fn is_this_machine(host: &str) -> bool {
@@ -246,13 +262,9 @@ fn is_this_machine(host: &str) -> bool {
     host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
 
-// The library's own text names the URL, so only the kind is told.
 fn not_answered(error: &reqwest::Error) -> SendWebhookError {
-    if error.is_connect() {
-        return SendWebhookError::NotSent { reason: "no connection".to_owned() };
-    }
-    let reason = if error.is_timeout() { "no answer in time" } else { "the connection broke" };
-    SendWebhookError::Unanswered { reason: reason.to_owned() }
+    let egress::Unanswered { reason, may_have_arrived } = egress::Unanswered::from(error);
+    if may_have_arrived { SendWebhookError::Unanswered { reason } } else { SendWebhookError::NotSent { reason } }
 }
 
 /// Reads so much of an answer as a well-meaning receiver writes, so that it is not cut off while it does.

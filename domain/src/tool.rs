@@ -11,6 +11,7 @@ use crate::{
 };
 
 pub mod arguments;
+pub mod http;
 
 /// A tool as the registry describes it. The registry is the organisation's own word: a server's annotations are hints
 /// from an untrusted party and never make a tool less restricted than this.
@@ -69,6 +70,8 @@ pub enum ToolReach {
         /// The tool's name there.
         tool: String,
     },
+    /// A request to an HTTP server.
+    Http(http::HttpRequest),
     /// Part of the worker itself.
     Builtin {
         /// Which one.
@@ -145,7 +148,17 @@ impl ToolReach {
     pub fn builtin(&self) -> Option<BuiltinTool> {
         match self {
             Self::Builtin { tool } => Some(*tool),
-            Self::Mcp { .. } => None,
+            Self::Mcp { .. } | Self::Http(_) => None,
+        }
+    }
+
+    /// The configured server that it is reached by; none for a part of the worker.
+    #[must_use]
+    pub fn server(&self) -> Option<&ServerName> {
+        match self {
+            Self::Mcp { server, .. } => Some(server),
+            Self::Http(request) => Some(&request.server),
+            Self::Builtin { .. } => None,
         }
     }
 }
@@ -184,6 +197,26 @@ impl ToolDefinition {
             (name.clone(), policy::shape::long(value, name).unwrap_or(i64::MAX))
         };
         self.amounts.iter().map(amount).collect()
+    }
+
+    /// What keeps arguments that fit the schema from being sent. The model reads it.
+    ///
+    /// # Errors
+    /// [`http::FillTemplateError`], of HTTP tools alone.
+    pub fn check_sendable(&self, arguments: &serde_json::Map<String, Value>) -> Result<(), http::FillTemplateError> {
+        match &self.reach {
+            ToolReach::Http(request) => request.target(arguments).map(drop),
+            ToolReach::Mcp { .. } | ToolReach::Builtin { .. } => Ok(()),
+        }
+    }
+
+    /// The idempotency key of a call in the form in which its server gets it.
+    #[must_use]
+    pub fn key_as_sent(&self, key: String) -> String {
+        match self.reach {
+            ToolReach::Http(_) => http::key_as_sent(&key),
+            ToolReach::Mcp { .. } | ToolReach::Builtin { .. } => key,
+        }
     }
 
     /// Whether a call of it is a question to people: asked again, it is the same question.

@@ -53,7 +53,7 @@ fn check_shown(page: &str, said: &str) {
 
 /// Commands that a text tells to type and that no marked block runs: blocks without a mark, and commands between
 /// backticks that are not the beginning of one in a block.
-fn unrun(text: &str) -> Vec<String> {
+pub(super) fn unrun(text: &str) -> Vec<String> {
     let marked = [MARK, PRINCIPALS_MARK].map(|mark| blocks_after(text, mark).concat()).concat();
     let (blocks, prose): (Vec<_>, Vec<_>) = text.split("\n```").enumerate().partition(|(index, _)| index % 2 == 1);
     let shell = blocks.into_iter().filter_map(|(_, block)| block.strip_prefix("sh\n"));

@@ -8,6 +8,7 @@ mod close;
 mod commits;
 mod decisions;
 mod histories;
+mod http_tools;
 mod lost_answers;
 mod messages;
 mod model;

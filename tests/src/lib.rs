@@ -21,6 +21,7 @@ mod choices;
 mod database;
 mod history;
 pub mod keys;
+mod orders;
 mod poll;
 mod process;
 mod receiver;
@@ -38,6 +39,7 @@ pub use binaries::{cargo, profile_folder, program, target_folder, workspace_fold
 pub use choices::Choices;
 pub use database::{Call, Payment};
 pub use history::{Event, History};
+pub use orders::{Behaviour, Order, Orders};
 pub use poll::{LONG, LONG_FOR_MANY, pass, until, until_within};
 pub use process::{Process, Said, Usage, say, say_at_terminal};
 pub use receiver::{Closed, Delivery, Receiver};

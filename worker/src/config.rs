@@ -15,6 +15,7 @@ mod agents;
 mod cases;
 mod classes;
 mod folder;
+mod http_tools;
 mod identity;
 mod input_schema;
 mod limits;
@@ -24,6 +25,7 @@ mod policies;
 mod problems;
 mod profile;
 mod reader;
+mod remotes;
 mod root;
 mod servers;
 mod store;
@@ -127,7 +129,8 @@ fn read(problems: &Problems, folder: &Path, programs: &Path) -> Option<Config> {
         return None;
     }
     let Root { profile, store, task_queue, limits, groups, data_classes, servers, models, identity, notify } = root;
-    let (tools, servers, models) = (tools.usable, servers.usable, models.usable);
+    let (tools, models) = (tools.usable, models.usable);
+    let (servers, remotes) = remotes::split(servers.usable);
     let registry = Registry {
         tools: tools.clone(),
         models: models.iter().filter_map(|(name, model)| Some((name.clone(), model.provider()?))).collect(),
@@ -139,7 +142,7 @@ fn read(problems: &Problems, folder: &Path, programs: &Path) -> Option<Config> {
         .map_err(|errors| errors.into_iter().for_each(|error| problems.policy(error)))
         .ok()?;
     identity::check_gates(problems, &identity, &policy);
-    let catalog = Catalog { agents, tools, servers, models, identity, notify };
+    let catalog = Catalog { agents, tools, servers, remotes, models, identity, notify };
     Some(Config { folder, profile, catalog, store, task_queue, limits, policy })
 }
 

@@ -187,6 +187,9 @@ impl Governed {
         {
             return Ok(Err(refusal(RefusalKind::InvalidArguments, format!("{invalid}."))));
         }
+        if let Err(unsendable) = tool.check_sendable(arguments) {
+            return Ok(Err(refusal(RefusalKind::InvalidArguments, format!("{unsendable}."))));
+        }
         Ok(Ok(CheckedCall { recorded: call, tool, arguments }))
     }
 
@@ -391,11 +394,13 @@ impl Governed {
                 };
                 self.record_answer(run, call.recorded.id, call.tool, &outcome).await
             }
-            Err(error @ CallToolError::NotSent { .. }) => {
+            Err(error @ (CallToolError::NotSent { .. } | CallToolError::Declined { .. })) => {
                 self.give_back(run, permit, &error.to_string()).await?;
                 Err(error.into())
             }
-            Err(error @ CallToolError::OutcomeUnknown { .. }) => self.unanswered(run, call, error).await,
+            Err(error @ (CallToolError::OutcomeUnknown { .. } | CallToolError::Unavailable { .. })) => {
+                self.unanswered(run, call, error).await
+            }
         }
     }
 }

@@ -117,7 +117,8 @@ impl Governed {
         Ok(RecordedPermit::new(run.chain.clone(), subject.effect, claimed.epoch, send_by))
     }
 
-    /// Gives a claim back: nothing was sent.
+    /// Gives a claim back: nothing was sent. Where an earlier attempt was left open, the effect stays so: that one may have
+    /// happened, and "not performed" would be a guess.
     pub(super) async fn give_back(
         &self,
         run: &Admitted,
@@ -125,6 +126,9 @@ impl Governed {
         reason: &str,
     ) -> Result<(), ActivityFailure> {
         let mut tx = self.begin(run).await?;
+        if left_open(&mut tx, permit).await? {
+            return Ok(());
+        }
         if tx.release(permit.effect(), permit.epoch()).await? {
             self.record_not_sent(&mut tx, run, permit.effect(), permit.epoch(), reason).await?;
             tx.commit().await?;
@@ -144,4 +148,20 @@ impl Governed {
         let body = RecordBody::NotSent { effect, epoch, reason: reason.to_owned() };
         self.append(tx, run, format!("{effect}/not_sent/{epoch}"), body).await
     }
+}
+
+/// Whether an attempt before this one was sent, or may have been, and was never found not to have happened. A model call
+/// changes nothing, and a notice is recognised by its id.
+async fn left_open(tx: &mut Tx, permit: &RecordedPermit) -> Result<bool, ActivityFailure> {
+    let effect = permit.effect();
+    match effect {
+        EffectId::Tool(_) => {}
+        EffectId::Model(_) | EffectId::Notice(_) => return Ok(false),
+    }
+    for epoch in 1..permit.epoch() {
+        if tx.recorded(&format!("{effect}/not_sent/{epoch}")).await?.is_none() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, time::Instant};
 
 use mandate_domain::{
-    Address, PersonId, PolicyId, QuarantineTarget, Quarantined, RunFacts, ToolCallId, ToolDefinition, ToolReach,
+    Address, PersonId, PolicyId, QuarantineTarget, Quarantined, RunFacts, ToolCallId, ToolDefinition,
     policy::{PersonAction, PersonRequest, PolicyAction, PolicyDecision, PolicyOutcome, PolicyRequest, RunOf},
 };
 
@@ -133,9 +133,6 @@ impl Governed {
 
 /// A tool and the server it is reached by.
 pub(super) fn targets_of(tool: &ToolDefinition) -> Vec<QuarantineTarget> {
-    let server = match &tool.reach {
-        ToolReach::Mcp { server, .. } => Some(QuarantineTarget::Server(server.clone())),
-        ToolReach::Builtin { .. } => None,
-    };
+    let server = tool.reach.server().cloned().map(QuarantineTarget::Server);
     std::iter::once(QuarantineTarget::Tool(tool.name.clone())).chain(server).collect()
 }

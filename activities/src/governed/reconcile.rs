@@ -76,7 +76,8 @@ impl Governed {
             return self.park(run, call.recorded.id, reason).await.map(Some);
         }
         let asked_at = self.store.now().await?;
-        let answer = self.ask_check_tool(run, row, with).await?;
+        let key = call.tool.key_as_sent(idempotency_key(&run.chain, row.effect));
+        let answer = self.ask_check_tool(run, row, with, &key).await?;
         if answer.happened {
             return self.settle_checked(run, call, row, answer).await.map(Some);
         }
@@ -113,6 +114,7 @@ impl Governed {
         run: &Admitted,
         row: &EffectRow,
         with: &ToolName,
+        key: &str,
     ) -> Result<CheckAnswer, ActivityFailure> {
         let Some(definition) = self.catalog.tools.get(with) else {
             let reason = format!("check tool `{with}` is no longer registered");
@@ -122,7 +124,7 @@ impl Governed {
         // The question changes nothing and is part of the recorded effect: it goes out under that effect's epoch.
         let send_by = std::time::Instant::now() + CHECK_WITHIN;
         let permit = RecordedPermit::new(run.chain.clone(), row.effect, row.epoch, send_by);
-        Ok(self.tools.check(&permit, prepared, &idempotency_key(&run.chain, row.effect)).await?)
+        Ok(self.tools.check(&permit, prepared, key).await?)
     }
 
     async fn settle_checked(

@@ -20,7 +20,7 @@ use rmcp::{
         RequestMetaObject,
     },
     service::{ClientLifecycleMode, ClientServiceExt as _, Peer, RunningService},
-    transport::TokioChildProcess,
+    transport::{IntoTransport, TokioChildProcess},
 };
 use secrecy::ExposeSecret as _;
 use serde_json::{Map, Value};
@@ -29,24 +29,21 @@ use tokio::{sync::Mutex, task::JoinHandle};
 use super::{answer, stderr_tail::StderrTail};
 use crate::{
     catalog::{EnvValue, ServerSettings},
-    tools::{PrepareToolError, ToolAnswer},
+    tools::{LAST_LOOK, PrepareToolError, ToolAnswer},
 };
 
 /// Where the key of an effect stands in `_meta`.
-const IDEMPOTENCY_KEY: &str = "dev.mandate/idempotency-key";
+pub(super) const IDEMPOTENCY_KEY: &str = "dev.mandate/idempotency-key";
 
 /// How long a server may take to end by itself: the library waits 3 s, asks, and waits 3 s more.
 const CLOSE_LIMIT: Duration = Duration::from_secs(7);
-
-/// How long an answer is looked for after the time of its call ran out.
-const LAST_LOOK: Duration = Duration::from_millis(500);
 
 /// How long a dead server's last words may take to arrive.
 const LAST_WORDS_LIMIT: Duration = Duration::from_millis(250);
 
 /// The client: it answers neither sampling nor roots nor elicitation.
 #[derive(Debug, Clone)]
-struct Governed;
+pub(super) struct Governed;
 
 impl ClientHandler for Governed {
     fn get_info(&self) -> ClientConfig {
@@ -177,12 +174,17 @@ impl Connection {
 
 type Greeted = (RunningService<RoleClient, Governed>, BTreeMap<String, Value>);
 
-async fn greet(child: TokioChildProcess) -> Result<Greeted, String> {
+/// Agrees on a protocol version and lists the tools.
+pub(super) async fn greet<T, E, A>(transport: T) -> Result<Greeted, String>
+where
+    T: IntoTransport<RoleClient, E, A>,
+    E: std::error::Error + Send + Sync + 'static,
+{
     let lifecycle = ClientLifecycleMode::Auto {
         preferred_versions: vec![ProtocolVersion::V_2026_07_28],
         legacy_version: Some(ProtocolVersion::V_2025_11_25),
     };
-    let service = Governed.serve_with_lifecycle(child, lifecycle).await.map_err(|error| error.to_string())?;
+    let service = Governed.serve_with_lifecycle(transport, lifecycle).await.map_err(|error| error.to_string())?;
     let tools = service.list_all_tools().await.map_err(|error| format!("cannot list its tools: {error}"))?;
     let schemas = tools
         .into_iter()

@@ -1,13 +1,9 @@
 //! What the status of a webhook's answer means.
 
-use std::time::Duration;
-
-use reqwest::header::{HeaderMap, RETRY_AFTER};
+use reqwest::header::HeaderMap;
 
 use super::SendWebhookError;
-
-/// Longest wait that a receiver may ask for.
-const RETRY_AFTER_MAX: Duration = Duration::from_mins(10);
+use crate::egress::retry_after::retry_after;
 
 /// An answer after which nothing more is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,16 +31,10 @@ pub(super) fn judge(status: u16, headers: &HeaderMap, now: jiff::Timestamp) -> R
     }
 }
 
-/// Seconds or a date (RFC 9110, section 10.2.3).
-fn retry_after(headers: &HeaderMap, now: jiff::Timestamp) -> Option<Duration> {
-    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    let date = || Some(jiff::fmt::rfc2822::parse(text).ok()?.timestamp().duration_since(now).as_secs());
-    let secs = text.parse::<i64>().ok().or_else(date)?;
-    Some(Duration::from_secs(u64::try_from(secs).unwrap_or(0)).min(RETRY_AFTER_MAX))
-}
-
 #[cfg(test)]
 mod tests {
+    use reqwest::header::RETRY_AFTER;
+
     use super::*;
 
     /// 2026-11-21 09:52:00 UTC.

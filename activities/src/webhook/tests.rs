@@ -17,7 +17,11 @@ fn webhook(url: &str, secret: &str, timeout_secs: u64) -> (tempfile::TempDir, We
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("secret"), secret).unwrap();
     let secrets = vec![SecretRef::File(folder.path().join("secret"))];
-    (folder, Webhook::new(&NotifySettings { url: url.to_owned(), secrets, timeout_secs }).unwrap())
+    (
+        folder,
+        Webhook::new(&NotifySettings { url: url.to_owned(), secrets, allow_internal: Vec::new(), timeout_secs })
+            .unwrap(),
+    )
 }
 
 fn message() -> Message {
@@ -145,10 +149,10 @@ fn only_this_machine_is_told_without_tls() {
         "http://127.0.0.1:8080/hook",
         "http://localhost/hook",
         "http://[::1]:8080",
-        "https://10.0.0.1",
     ] {
-        assert_eq!(check_url(good), Ok(()), "{good}");
+        assert_eq!(check_url(good, &[]), Ok(()), "{good}");
     }
+    assert_eq!(check_url("https://10.0.0.1", &["10.0.0.1".parse().unwrap()]), Ok(()));
     for (bad, expected) in [
         ("", CheckUrlError::NotWeb),
         ("hooks.acme.example", CheckUrlError::NotWeb),
@@ -157,9 +161,11 @@ fn only_this_machine_is_told_without_tls() {
         ("http://hooks.acme.example", CheckUrlError::Plain),
         ("http://localhost.acme.example", CheckUrlError::Plain),
         ("http://10.0.0.1", CheckUrlError::Plain),
+        ("https://10.0.0.1", CheckUrlError::Internal("a private address")),
+        ("https://[::ffff:169.254.169.254]/", CheckUrlError::Internal("a link-local address")),
         ("https://user:word@hooks.acme.example", CheckUrlError::Credentials),
         ("https://user@hooks.acme.example", CheckUrlError::Credentials),
     ] {
-        assert_eq!(check_url(bad), Err(expected), "{bad}");
+        assert_eq!(check_url(bad, &[]), Err(expected), "{bad}");
     }
 }

@@ -5,9 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    AgentName, DataClass, GroupName, ModelName, PersonId, ProviderName, ServerName, ToolDefinition, ToolName, ToolReach,
-};
+use crate::{AgentName, DataClass, GroupName, ModelName, PersonId, ProviderName, ServerName, ToolDefinition, ToolName};
 
 /// Everything that a policy may name.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -46,8 +44,5 @@ impl Registry {
 
 /// The server that a tool is reached by; none for a built-in tool.
 pub(super) fn server_of(tool: &ToolDefinition) -> Option<&ServerName> {
-    match &tool.reach {
-        ToolReach::Mcp { server, .. } => Some(server),
-        ToolReach::Builtin { .. } => None,
-    }
+    tool.reach.server()
 }

@@ -56,7 +56,9 @@ fn text(summary: &CheckSummary) -> String {
         lines.push(format!("tool    {}  {server}, {kind}, results {}", tool.name, classes.join(", ")));
     }
     for server in &summary.servers {
-        lines.push(format!("server  {}  {}", server.name, server.program.display()));
+        let program = server.program.as_ref().map(|program| program.display().to_string());
+        let reached = program.or_else(|| server.url.clone()).unwrap_or_default();
+        lines.push(format!("server  {}  {reached}", server.name));
     }
     for model in &summary.models {
         lines.push(format!("model   {}  {}", model.name, model.provider));

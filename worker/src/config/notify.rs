@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, path::Path};
 
 use mandate_activities::{
     catalog::{NotifySettings, SecretRef},
+    egress::InternalHost,
     webhook::{CheckUrlError, check_url},
 };
 use mandate_domain::{
@@ -15,6 +16,7 @@ use mandate_domain::{
 use super::{
     Config,
     reader::{At, Table},
+    remotes,
     root::secret_of,
 };
 
@@ -26,22 +28,24 @@ const SECRETS_MAX: usize = 4;
 /// Reads `[notify]`.
 pub(super) fn read(table: Option<Table<'_>>, folder: &Path) -> Option<NotifySettings> {
     let mut table = table?;
-    let url = table.required_text("url").and_then(|url| checked_url(&table, url));
+    let allow_internal = remotes::read_internal(&mut table);
+    let url = table.required_text("url").and_then(|url| checked_url(&table, url, &allow_internal));
     let secrets = read_secrets(&mut table, folder);
     // The activity's attempt of 30 seconds has to hold it.
     let timeout_secs = table.number_within("timeout_secs", 1..=25, TIMEOUT_SECS);
     table.finish();
-    Some(NotifySettings { url: url?, secrets: secrets?, timeout_secs })
+    Some(NotifySettings { url: url?, secrets: secrets?, allow_internal, timeout_secs })
 }
 
-fn checked_url(table: &Table<'_>, url: At<String>) -> Option<String> {
-    let Err(error) = check_url(&url.value) else { return Some(url.value) };
+fn checked_url(table: &Table<'_>, url: At<String>, allow_internal: &[InternalHost]) -> Option<String> {
+    let Err(error) = check_url(&url.value, allow_internal) else { return Some(url.value) };
     let (label, help) = match error {
         CheckUrlError::Credentials => {
             table.problems.hide(&url.place);
             ("credentials", "leave them out: a receiver checks the signature")
         }
         CheckUrlError::NotWeb => ("not such a URL", "write `url = \"https://…\"`"),
+        CheckUrlError::Internal(_) => ("an internal address", "name it in `allow_internal` if it is meant"),
         CheckUrlError::Plain => ("not encrypted", "what is told names runs and people's groups: put TLS before it"),
     };
     table.problems.at(&url.place, format!("`url`: {error}"), label, Some(help.to_owned()));

@@ -8,7 +8,7 @@ use std::{
 };
 
 use mandate_activities::{
-    catalog::{ModelSettings, NotifySettings, SecretRef, ServerSettings},
+    catalog::{ModelSettings, NotifySettings, SecretRef},
     identity::IdentitySettings,
 };
 use mandate_domain::{DataClass, GroupName, ModelName, PersonId, RunLimits, ServerName};
@@ -19,7 +19,8 @@ use super::{
     models, notify,
     problems::{Problems, suggestion},
     reader::{At, Table, parse, read_table},
-    servers, store,
+    remotes::{self, Server},
+    store,
 };
 
 /// The file that makes a folder an operating folder.
@@ -33,7 +34,7 @@ pub(super) struct Root {
     pub(super) limits: RunLimits,
     pub(super) groups: BTreeMap<GroupName, Vec<PersonId>>,
     pub(super) data_classes: Named<DataClass, String>,
-    pub(super) servers: Named<ServerName, ServerSettings>,
+    pub(super) servers: Named<ServerName, Server>,
     pub(super) models: Named<ModelName, ModelSettings>,
     pub(super) identity: IdentitySettings,
     pub(super) notify: Option<NotifySettings>,
@@ -72,7 +73,7 @@ pub(super) fn read(problems: &Problems, folders: Folders<'_>) -> Option<Root> {
         limits: limits::read(table.table("limits"), &Base::Defaults),
         groups: read_groups(table.table("groups")),
         data_classes: classes::read_declared(table.table("data_classes")),
-        servers: read_named(table.table("servers"), |table| servers::read(table, folders)),
+        servers: read_named(table.table("servers"), |table| remotes::read(table, folders)),
         models: read_named(table.table("models"), |table| models::read(table, folders.operating)),
         identity: identity::read(&mut table, profile, folders.operating),
         notify: notify::read(table.table("notify"), folders.operating),

@@ -3,9 +3,7 @@
 use std::{collections::BTreeSet, path::PathBuf};
 
 use mandate_activities::catalog::ModelSettings;
-use mandate_domain::{
-    AgentName, DataClass, Digest, ModelName, PersonId, Proof, ServerName, ToolDefinition, ToolName, ToolReach,
-};
+use mandate_domain::{AgentName, DataClass, Digest, ModelName, PersonId, Proof, ServerName, ToolDefinition, ToolName};
 use serde::Serialize;
 
 use super::{Config, Profile};
@@ -63,8 +61,12 @@ pub struct ToolSummary {
 pub struct ServerSummary {
     /// Its name.
     pub name: ServerName,
-    /// The program that was found.
-    pub program: PathBuf,
+    /// The program that was found, of one that the worker starts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub program: Option<PathBuf>,
+    /// Where it is, of one that is reached over HTTP.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
 }
 
 /// A model in short.
@@ -100,23 +102,29 @@ impl Config {
     }
 
     fn tools_in_short(&self) -> Vec<ToolSummary> {
-        let server = |reach: &ToolReach| match reach {
-            ToolReach::Mcp { server, .. } => Some(server.clone()),
-            ToolReach::Builtin { .. } => None,
-        };
         let tools = self.catalog.tools.values();
         let summary = |tool: &ToolDefinition| ToolSummary {
             name: tool.name.clone(),
             read_only: tool.read_only,
-            server: server(&tool.reach),
+            server: tool.reach.server().cloned(),
             result_classes: result_classes(tool),
         };
         tools.map(summary).collect()
     }
 
     fn servers_in_short(&self) -> Vec<ServerSummary> {
-        let servers = self.catalog.servers.iter();
-        servers.map(|(name, server)| ServerSummary { name: name.clone(), program: server.program.clone() }).collect()
+        let started = self.catalog.servers.iter().map(|(name, server)| ServerSummary {
+            name: name.clone(),
+            program: Some(server.program.clone()),
+            url: None,
+        });
+        let remotes = self.catalog.remotes.iter();
+        let remotes = remotes.map(|(name, remote)| ServerSummary {
+            name: name.clone(),
+            program: None,
+            url: Some(remote.url.clone()),
+        });
+        started.chain(remotes).collect()
     }
 
     fn models_in_short(&self) -> Vec<ModelSummary> {

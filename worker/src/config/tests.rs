@@ -16,6 +16,7 @@ mod cases;
 mod classes;
 mod identity;
 mod notify;
+mod remotes;
 mod store;
 
 const ROOT: &str = r#"

@@ -2,14 +2,17 @@
 
 use std::{collections::BTreeMap, path::Path};
 
+use mandate_activities::catalog::Speaks;
 use mandate_domain::{BuiltinTool, ServerName, ToolDefinition, ToolName, ToolReach, tool::arguments::same_constraints};
 use serde_json::{Value, json};
 
 use super::{
     classes,
     folder::files_with_extension,
+    http_tools,
     problems::{Place, Problems, suggestion},
     reader::{At, Table, read_table},
+    remotes::Server,
     root::{Named, Root},
 };
 
@@ -56,7 +59,11 @@ fn read_tool(table: &mut Table<'_>, path: &Path, root: &Root) -> Option<Read> {
     let reach = read_reach(table, &root.servers);
     let cost_micros = table.number_within("cost_micros", 0..=COST_MICROS_MAX, 0);
     let labels = classes::Written::take(table);
+    let (reach, http) = reach.map_or((None, None), |(reach, http)| (Some(reach), http));
     let input_schema = read_schema(table, reach.as_ref().and_then(ToolReach::builtin));
+    if let (Some(http), Some(schema)) = (&http, &input_schema) {
+        http.check(table.problems, schema, read_only);
+    }
     let labels = labels.check(table.problems, &root.data_classes.written, input_schema.as_ref());
     let (name, check_place) = (name?, check.as_ref().map(|check| check.place.clone()));
     let tool = ToolDefinition {
@@ -118,37 +125,39 @@ fn read_timeout(table: &mut Table<'_>, longest: u64) -> u64 {
     timeout.value
 }
 
+/// How it is reached, and what is to be checked of an HTTP tool when the schema is known.
 fn read_reach(
     table: &mut Table<'_>,
-    servers: &Named<ServerName, mandate_activities::catalog::ServerSettings>,
-) -> Option<ToolReach> {
-    let (mcp, builtin) = (table.table("mcp"), table.text("builtin"));
-    match (mcp, builtin) {
-        (Some(mcp), None) => read_mcp(mcp, &servers.written),
-        (None, Some(builtin)) => read_builtin(table, &builtin),
-        (Some(mcp), Some(builtin)) => {
-            let message = "a tool has either `[mcp]` or `builtin`, not both";
-            table.problems.at(&builtin.place, message, "remove one of them", None);
-            read_mcp(mcp, &servers.written)
+    servers: &Named<ServerName, Server>,
+) -> Option<(ToolReach, Option<http_tools::Written>)> {
+    let (mcp, http, builtin) = (table.table("mcp"), table.table("http"), table.text("builtin"));
+    let stated = [mcp.is_some(), http.is_some(), builtin.is_some()].into_iter().filter(|is_stated| *is_stated).count();
+    if stated == 0 {
+        let message = "nothing says how the tool is reached: `[mcp]`, `[http]` or `builtin` is missing";
+        table.problems.at(&table.place, message, "add one of them", None);
+    } else if stated > 1 {
+        let second = builtin.as_ref().map(|builtin| &builtin.place).or(http.as_ref().map(|http| &http.place));
+        let message = "a tool has one of `[mcp]`, `[http]` and `builtin`, not both";
+        table.problems.at(second.unwrap_or(&table.place), message, "keep one of them", None);
+    }
+    match (mcp, http, builtin) {
+        (Some(mcp), _, _) => Some((read_mcp(mcp, servers)?, None)),
+        (None, Some(http), _) => {
+            let written = http_tools::read(http, servers)?;
+            Some((written.reach.clone(), Some(written)))
         }
-        (None, None) => {
-            let message = "nothing says how the tool is reached: `[mcp]` or `builtin` is missing";
-            table.problems.at(&table.place, message, "add one of them", None);
-            None
-        }
+        (None, None, Some(builtin)) => Some((read_builtin(table, &builtin)?, None)),
+        (None, None, None) => None,
     }
 }
 
-fn read_mcp(mut table: Table<'_>, servers: &[String]) -> Option<ToolReach> {
+fn read_mcp(mut table: Table<'_>, servers: &Named<ServerName, Server>) -> Option<ToolReach> {
     let server = table.required_parsed::<ServerName>("server");
     let tool = table.required_text("tool");
     let problems = table.problems;
     table.finish();
     let (server, tool) = (server?, tool?);
-    if !servers.iter().any(|name| name == server.value.as_str()) {
-        let help = suggestion(server.value.as_str(), servers.iter().map(String::as_str));
-        problems.at(&server.place, format!("unknown server `{}`", server.value), "unknown server", Some(help));
-    }
+    http_tools::check_server(problems, &server, servers, Speaks::Mcp);
     Some(ToolReach::Mcp { server: server.value, tool: tool.value })
 }
 

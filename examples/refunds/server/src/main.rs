@@ -1,5 +1,5 @@
 //! `refunds-mcp`: the system of record of the refunds example. Orders, customers and payments stand in one SQLite file,
-//! served as MCP tools over standard input and output.
+//! served as MCP tools over standard input and output, or over HTTP on this machine.
 //!
 //! It honours the idempotency key that comes in `_meta`, and logs every order read and refund request it receives,
 //! so that a test can tell how often it was asked from how often money moved.
@@ -7,18 +7,31 @@
 mod ledger;
 mod tools;
 
-use std::{path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use clap::Parser;
-use rmcp::{ServiceExt, transport::stdio};
+use hyper::server::conn::http1;
+use hyper_util::{rt::TokioIo, service::TowerToHyperService};
+use rmcp::{
+    ServiceExt,
+    transport::{
+        StreamableHttpServerConfig, StreamableHttpService, stdio,
+        streamable_http_server::session::local::LocalSessionManager,
+    },
+};
+use tokio::net::TcpListener;
 
-/// Orders, customers and payments as MCP tools over standard input and output.
+/// Orders, customers and payments as MCP tools.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Args {
     /// SQLite file. Created and filled with the example's orders on first use.
     #[arg(long, value_name = "PATH")]
     database: PathBuf,
+    /// Serve over HTTP at this address, one of this machine, instead of standard input and output. Port 0 takes a free
+    /// one; where it listens is printed.
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<SocketAddr>,
     /// Test aid: milliseconds to wait in `refund_payment` after the payment was written and before the answer.
     #[arg(long, value_name = "N", default_value_t = 0)]
     delay_ms: u64,
@@ -39,6 +52,28 @@ async fn main() -> anyhow::Result<()> {
         delay: Duration::from_millis(args.delay_ms),
         delay_read: Duration::from_millis(args.delay_read_ms),
     };
-    server.serve(stdio()).await?.waiting().await?;
-    Ok(())
+    match args.listen {
+        Some(address) => listen(address, server).await,
+        None => {
+            server.serve(stdio()).await?.waiting().await?;
+            Ok(())
+        }
+    }
+}
+
+async fn listen(address: SocketAddr, server: tools::Refunds) -> anyhow::Result<()> {
+    anyhow::ensure!(address.ip().is_loopback(), "`{address}` is not of this machine, and nobody is asked who they are");
+    let listener = TcpListener::bind(address).await?;
+    println!("http://{}/mcp", listener.local_addr()?);
+    let sessions = Arc::new(LocalSessionManager::default());
+    let service =
+        StreamableHttpService::new(move || Ok(server.clone()), sessions, StreamableHttpServerConfig::default());
+    loop {
+        let (stream, _) = listener.accept().await?;
+        let service = TowerToHyperService::new(service.clone());
+        tokio::spawn(async move {
+            // A client that breaks off is no matter of the server.
+            let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+        });
+    }
 }

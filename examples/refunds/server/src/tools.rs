@@ -25,7 +25,7 @@ const KEY: &str = "dev.mandate/idempotency-key";
 const NOTE_CHARS_MAX: usize = 200;
 
 /// The server.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Refunds {
     pub(crate) ledger: Ledger,
     pub(crate) delay_before: Duration,

@@ -1,6 +1,6 @@
 //! Can each secret be had that a model, a tool server or the webhook refers to? The secret itself is dropped unseen.
 
-use mandate_activities::catalog::{Catalog, EnvValue, ModelSettings, SecretRef};
+use mandate_activities::catalog::{Catalog, EnvValue, HeaderSetting, ModelSettings, SecretRef};
 
 use super::Finding;
 use crate::output;
@@ -55,10 +55,18 @@ fn uses(catalog: &Catalog) -> Vec<Use> {
             EnvValue::Plain(_) => None,
         })
     });
+    let headers = catalog.remotes.iter().flat_map(|(server, settings)| {
+        settings.headers.iter().filter_map(move |(name, value)| match value {
+            HeaderSetting::Secret { reference, .. } => {
+                Some((reference, format!("header `{name}` of server `{server}`")))
+            }
+            HeaderSetting::Plain(_) => None,
+        })
+    });
     let notify = catalog.notify.iter().flat_map(|settings| &settings.secrets);
     let webhook = notify.map(|reference| (reference, "the webhook of `[notify]`".to_owned()));
     let mut uses: Vec<Use> = Vec::new();
-    for (reference, by) in models.chain(servers).chain(webhook) {
+    for (reference, by) in models.chain(servers).chain(headers).chain(webhook) {
         match uses.iter_mut().find(|known| known.reference == *reference) {
             Some(known) => known.by.push(by),
             None => uses.push(Use { reference: reference.clone(), by: vec![by] }),

@@ -40,13 +40,16 @@ fn the_webhook_is_taken_as_written() {
     assert_eq!(loaded("").catalog.notify, None);
     let url = "https://hooks.acme.example/mandate".to_owned();
     let secrets = vec![SecretRef::Env("HOOK_SECRET".to_owned())];
-    let expected = NotifySettings { url: url.clone(), secrets, timeout_secs: 10 };
+    let expected = NotifySettings { url: url.clone(), secrets, allow_internal: Vec::new(), timeout_secs: 10 };
     assert_eq!(loaded(NOTIFY).catalog.notify, Some(expected));
     let several = NOTIFY.replace("\"env:HOOK_SECRET\"", "[\"env:NEW\", \"file:old\"]\ntimeout_secs = 25");
     let fixture = folder(&several);
     let config = fixture.load().unwrap();
     let secrets = vec![SecretRef::Env("NEW".to_owned()), SecretRef::File(config.folder.join("old"))];
-    assert_eq!(config.catalog.notify, Some(NotifySettings { url, secrets, timeout_secs: 25 }));
+    assert_eq!(
+        config.catalog.notify,
+        Some(NotifySettings { url, secrets, allow_internal: Vec::new(), timeout_secs: 25 })
+    );
 }
 
 #[test]
@@ -57,6 +60,10 @@ fn what_cannot_be_a_webhook_is_reported_where_it_stands() {
     let url = "\"https://hooks.acme.example/mandate\"";
     check(url, "\"\"", "3:7", &["`url` is empty"]);
     check(url, "\"hooks.acme.example\"", "3:7", &["starts with `https://`"]);
+    check(url, "\"https://10.0.0.7/hook\"", "3:7", &["a private address", "`allow_internal`"]);
+    let named =
+        NOTIFY.replace("hooks.acme.example", "10.0.0.7").replace("secret", "allow_internal = [\"10.0.0.7\"]\nsecret");
+    assert_eq!(loaded(&named).catalog.notify.unwrap().allow_internal.len(), 1);
     check(url, "\"http://hooks.acme.example\"", "3:7", &["`https://`", "this machine alone", "TLS"]);
     check(url, "\"https://u:whsec_c2VjcmV0@x.example\"", "3:7", &["carries credentials", "signature"]);
     check("secret =", "timeout_secs = 26\nsecret =", "4:16", &["`timeout_secs` must be from 1 to 25"]);

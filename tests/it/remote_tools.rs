@@ -1,0 +1,185 @@
+//! Runs whose tools are reached over HTTP, on a real Temporal server: an HTTP tool, and a tool of an MCP server that was
+//! written with the SDK of the protocol's authors. What was done is read from the servers' own records.
+
+use std::path::{Path, PathBuf};
+
+use mandate_tests::{Behaviour, Orders, Process, Scenario, program, run, until};
+use serde_json::Value;
+
+use crate::web_ui::prepared;
+
+const AGENT: &str = "tenants/acme/support/refunds/agent.toml";
+
+const POLICY: &str = r#"
+@id("orders.cancel")
+@reason("the support unit cancels orders")
+permit (principal in Mandate::Unit::"acme/support", action == Mandate::Action::"orders.cancel", resource);
+"#;
+
+const SCRIPT: &str = r#"
+[[conversation]]
+[[conversation.reply]]
+calls = [{ tool = "orders.cancel", arguments = { order_id = "o1" } }]
+[[conversation.reply]]
+text = "Order o1 is cancelled."
+"#;
+
+const SCHEMA: &str = r#"
+[input_schema]
+type = "object"
+required = ["order_id"]
+
+[input_schema.properties.order_id]
+type = "string"
+
+[argument_classes]
+"/order_id" = "order"
+
+[result_classes]
+"" = "order"
+"#;
+
+/// A scenario with the tool and its server.
+async fn scenario(name: &str, server: &str, kind: &str, reach: &str) -> Scenario {
+    let scenario = Scenario::new(name).await;
+    let tool = format!(
+        "name = \"orders.cancel\"\ndescription = \"Cancel an order.\"\nowner = \"support@acme.example\"\n\
+         open_world = false\n{kind}\n{reach}\n{SCHEMA}"
+    );
+    scenario.write("tools/orders.cancel.toml", &tool);
+    scenario.write("policies/orders.cedar", POLICY);
+    scenario.write("scripts/refunds.toml", SCRIPT);
+    scenario.edit("mandate.toml", "\n[models.support]", &format!("{server}\n[models.support]"));
+    scenario.edit(AGENT, "tools = [", "tools = [\"orders.cancel\", ");
+    scenario
+}
+
+const HTTP: &str = r#"
+[http]
+server = "orders"
+method = "POST"
+path = "/orders/{order_id}/cancel"
+arguments = "body"
+"#;
+
+const MCP: &str = r#"
+[mcp]
+server = "orders"
+tool = "cancel_order"
+"#;
+
+#[test]
+fn an_http_tool_that_fails_after_it_has_done_its_work_does_it_once_and_the_run_completes() {
+    run(async {
+        let orders = Orders::behaving(Behaviour::FailsAfterwards, true).await;
+        let scenario = scenario("http-tool", &orders.server_toml(), "idempotent = true", HTTP).await;
+        let looked = scenario.mandate(&["doctor"]).await;
+        assert!(looked.stdout.contains("takes connections; nothing was sent"), "{looked:?}");
+        assert!(orders.asked().is_empty());
+        let _worker = scenario.start_worker().await;
+        scenario.start_run("Cancel order o1").await;
+        until("the first request arrived", async || (!orders.asked().is_empty()).then_some(())).await;
+        orders.behaves(Behaviour::Well);
+        assert!(scenario.answer().await.contains("o1 is cancelled"));
+        let keys: Vec<_> = orders.asked().into_iter().map(|order| order.key.unwrap()).collect();
+        assert!(keys.len() >= 2 && keys.iter().all(|key| *key == keys[0]), "{keys:?}");
+        assert_eq!(orders.done().len(), 1);
+        scenario.audit_verify().await.ok();
+    });
+}
+
+#[test]
+fn a_plain_http_tool_that_fails_waits_for_a_person() {
+    run(async {
+        let orders = Orders::behaving(Behaviour::FailsAfterwards, false).await;
+        let scenario = scenario("http-tool-plain", &orders.server_toml(), "", HTTP).await;
+        let _worker = scenario.start_worker().await;
+        scenario.start_run("Cancel order o1").await;
+        scenario.wait_state("OutcomeUnknown").await;
+        assert_eq!((orders.asked().len(), orders.done().len()), (1, 1));
+    });
+}
+
+/// The server of the SDK, and the file with its record.
+struct Sdk {
+    process: Process,
+    record: PathBuf,
+    port: u16,
+}
+
+impl Sdk {
+    async fn start(scenario: &Path, mode: &str, port: u16) -> Self {
+        let modules = PathBuf::from(prepared("MANDATE_NODE_MODULES"));
+        let script = modules.parent().unwrap().join("orders-http.mjs");
+        let record = scenario.join("orders.jsonl");
+        let path = std::env::var("PATH").unwrap();
+        let arguments = [script.to_str().unwrap(), record.to_str().unwrap(), mode, &port.to_string()];
+        let arguments: Vec<&str> = ["node"].into_iter().chain(arguments).collect();
+        let log = scenario.join(format!("orders-{mode}.log"));
+        let process = Process::start(Path::new("/usr/bin/env"), &arguments, &[("PATH", &path)], scenario, log).await;
+        let port = until("it listens", async || process.log().lines().next()?.parse().ok()).await;
+        Self { process, record, port }
+    }
+
+    fn done(&self) -> Vec<Value> {
+        let text = std::fs::read_to_string(&self.record).unwrap_or_default();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+}
+
+#[test]
+fn a_tool_of_an_mcp_server_over_http_is_called_once_and_its_annotations_count_for_nothing() {
+    run(async {
+        let folder = tempfile::tempdir().unwrap();
+        let sdk = Sdk::start(folder.path(), "well", 0).await;
+        let host = format!("127.0.0.1:{}", sdk.port);
+        let server = format!("\n[servers.orders]\nurl = \"http://{host}/mcp\"\nallow_internal = [\"{host}\"]\n");
+        let scenario = scenario("mcp-http", &server, "", MCP).await;
+        let _worker = scenario.start_worker().await;
+        scenario.start_run("Cancel order o1").await;
+        assert!(scenario.answer().await.contains("o1 is cancelled"));
+        let [done] = sdk.done().try_into().unwrap();
+        assert!(done["key"].as_str().unwrap().starts_with("mcp-http/"), "{done}");
+        scenario.audit_verify().await.ok();
+        drop(sdk.process);
+    });
+}
+
+#[test]
+fn a_call_in_which_an_mcp_server_over_http_dies_is_parked_although_it_calls_itself_read_only() {
+    run(async {
+        let folder = tempfile::tempdir().unwrap();
+        let sdk = Sdk::start(folder.path(), "dies", 0).await;
+        let host = format!("127.0.0.1:{}", sdk.port);
+        let server = format!("\n[servers.orders]\nurl = \"http://{host}/mcp\"\nallow_internal = [\"{host}\"]\n");
+        let scenario = scenario("mcp-http-dies", &server, "", MCP).await;
+        let _worker = scenario.start_worker().await;
+        scenario.start_run("Cancel order o1").await;
+        scenario.wait_state("OutcomeUnknown").await;
+        let again = Sdk::start(folder.path(), "well", sdk.port).await;
+        assert_eq!(again.done().len(), 1, "done once, and not sent again");
+    });
+}
+
+#[test]
+fn the_tools_of_the_example_are_the_same_over_http() {
+    run(async {
+        let scenario = Scenario::new("mcp-http-refunds").await;
+        let (folder, log) = (scenario.path(""), scenario.path("refunds-http.log"));
+        let arguments = ["--database", "var/payments.db", "--listen", "127.0.0.1:0"];
+        let server = Process::start(&program("refunds-mcp"), &arguments, &[], &folder, log).await;
+        let url = until("it listens", async || server.log().lines().next().map(str::to_owned)).await;
+        let host = url.trim_start_matches("http://").split('/').next().unwrap().to_owned();
+        let text = std::fs::read_to_string(scenario.path("mandate.toml")).unwrap();
+        let command = text.lines().find(|line| line.starts_with("command = ")).unwrap();
+        scenario.edit("mandate.toml", command, &format!("url = \"{url}\"\nallow_internal = [\"{host}\"]"));
+        let _worker = scenario.start_worker().await;
+        scenario.start_run("Refund order o2").await;
+        assert!(scenario.answer().await.contains("45.00 EUR for order o2"));
+        let payments = scenario.payments().await;
+        assert_eq!(payments.len(), 1, "{payments:?}");
+        assert!(payments[0].key.is_some(), "a refund carries its idempotency key");
+        scenario.audit_verify().await.ok();
+        drop(server);
+    });
+}
