@@ -48,6 +48,7 @@ mod policies;
 mod principal;
 mod questions;
 mod races;
+mod reconciler;
 mod replay;
 mod revocation;
 mod store_chain;

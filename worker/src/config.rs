@@ -24,6 +24,7 @@ mod policies;
 mod problems;
 mod profile;
 mod reader;
+mod reconciler;
 mod root;
 mod servers;
 mod summary;
@@ -35,6 +36,7 @@ pub use cases::CaseAt;
 pub(crate) use problems::suggestion;
 pub use problems::{ConfigErrors, ConfigProblem};
 pub use profile::Profile;
+pub use reconciler::ReconcilerSettings;
 pub use summary::{AgentSummary, CheckSummary, ModelSummary, ServerSummary, ToolSummary};
 
 use problems::Problems;
@@ -53,6 +55,8 @@ pub struct Config {
     pub store: StoreSettings,
     /// The Temporal task queue that the worker polls.
     pub task_queue: String,
+    /// How often runs are compared with what Temporal reports.
+    pub reconciler: ReconcilerSettings,
     /// Bounds of a run whose agent states none.
     pub limits: RunLimits,
     /// The folder's policies. What is in force is the bundle that was applied.
@@ -116,7 +120,19 @@ fn read(problems: &Problems, folder: &Path, programs: &Path) -> Option<Config> {
     if !problems.is_empty() {
         return None;
     }
-    let Root { profile, store, task_queue, limits, groups, data_classes, servers, models, identity, notify } = root;
+    let Root {
+        profile,
+        store,
+        task_queue,
+        reconciler,
+        limits,
+        groups,
+        data_classes,
+        servers,
+        models,
+        identity,
+        notify,
+    } = root;
     let (tools, servers, models) = (tools.usable, servers.usable, models.usable);
     let registry = Registry {
         tools: tools.clone(),
@@ -130,7 +146,7 @@ fn read(problems: &Problems, folder: &Path, programs: &Path) -> Option<Config> {
         .ok()?;
     identity::check_gates(problems, &identity, &policy);
     let catalog = Catalog { agents, tools, servers, models, identity, notify };
-    Some(Config { folder, profile, catalog, store, task_queue, limits, policy })
+    Some(Config { folder, profile, catalog, store, task_queue, reconciler, limits, policy })
 }
 
 fn start(problems: &Problems, folder: &Path) -> Option<PathBuf> {

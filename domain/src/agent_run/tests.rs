@@ -62,6 +62,7 @@ pub(super) fn opened_with(limits: RunLimits, notifies: bool) -> Event {
         accepts: vec![Proof::Key],
         starter: None,
         notifies,
+        namespace_id: None,
     }))
 }
 

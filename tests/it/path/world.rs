@@ -11,11 +11,11 @@ use std::{
 use futures::future::BoxFuture;
 use mandate_activities::{
     AgentActivities, Executions, Metrics, Setup,
-    executions::{LookUpError, MessageEvent, StartedExecution},
+    executions::{Listed, LookUpError, MessageEvent, Standing, StartedExecution},
     store::{AddressKeySource, Store, StoreSettings},
 };
 use mandate_domain::{
-    AuditRecord, RecordBody, RunChain,
+    AuditRecord, ChainHead, RecordBody, RunChain,
     audit::verify::{verify, verify_own},
 };
 use mandate_worker::{bundle, config::Config};
@@ -54,6 +54,23 @@ impl Executions for FirstEvents {
         _: u32,
     ) -> BoxFuture<'a, Result<Option<MessageEvent>, LookUpError>> {
         Box::pin(async { Ok(None) })
+    }
+
+    fn namespace_id(&self) -> BoxFuture<'_, Result<Option<String>, LookUpError>> {
+        Box::pin(async { Ok(None) })
+    }
+
+    /// Nobody reconciles these executions.
+    fn standing<'a>(&'a self, _: &'a str, _: Option<&'a str>) -> BoxFuture<'a, Result<Option<Standing>, LookUpError>> {
+        Box::pin(async { Ok(None) })
+    }
+
+    fn witness<'a>(&'a self, _: &'a str, _: &'a str) -> BoxFuture<'a, Result<Option<ChainHead>, LookUpError>> {
+        Box::pin(async { Ok(None) })
+    }
+
+    fn listed<'a>(&'a self, _: &'a str, _: Vec<u8>) -> BoxFuture<'a, Result<Listed, LookUpError>> {
+        Box::pin(async { Ok(Listed::default()) })
     }
 }
 
@@ -344,6 +361,7 @@ fn started(first_run_id: &str, workflow_type: &str, task_queue: &str, input: Str
         workflow_type: workflow_type.to_owned(),
         task_queue: task_queue.to_owned(),
         first_run_id: first_run_id.to_owned(),
+        original_run_id: String::new(),
         input: vec![input.into_bytes()],
         started_ms: 0,
         principal: None,
