@@ -8,6 +8,7 @@ use mandate_workflows::contract::{
     NotifyOutput, OpenRunInput, OpenRunOutput, ReviewApprovalInput, ReviewApprovalOutput, ReviewInstructionInput,
     ReviewInstructionOutput,
 };
+use mandate_workflows::reconcile::{ReconcileRunsInput, ReconcileRunsOutput};
 use temporalio_macros::activities;
 use temporalio_sdk::activities::{ActivityContext, ActivityError};
 
@@ -118,8 +119,8 @@ mod bound {
     use super::{
         ActivityContext, ActivityError, ActivityFailure, AgentActivities, Arc, CallToolInput, CallToolOutput,
         CloseRunInput, CloseRunOutput, InvokeModelInput, InvokeModelOutput, NotifyInput, NotifyOutput, OpenRunInput,
-        OpenRunOutput, ReviewApprovalInput, ReviewApprovalOutput, ReviewInstructionInput, ReviewInstructionOutput,
-        activities,
+        OpenRunOutput, ReconcileRunsInput, ReconcileRunsOutput, ReviewApprovalInput, ReviewApprovalOutput,
+        ReviewInstructionInput, ReviewInstructionOutput, activities,
     };
 
     #[activities]
@@ -191,6 +192,18 @@ mod bound {
             input: CloseRunInput,
         ) -> Result<CloseRunOutput, ActivityError> {
             self.path.close_run(&self.caller(ctx).await?, &input).await.map_err(ActivityFailure::into_activity_error)
+        }
+
+        #[activity(definition = mandate_workflows::reconcile::ReconcileRuns)]
+        pub async fn reconcile_runs(
+            self: Arc<Self>,
+            ctx: ActivityContext,
+            input: ReconcileRunsInput,
+        ) -> Result<ReconcileRunsOutput, ActivityError> {
+            self.path
+                .reconcile_runs(&self.caller(ctx).await?, &input)
+                .await
+                .map_err(ActivityFailure::into_activity_error)
         }
     }
 }

@@ -4,10 +4,10 @@
 //! With each event stands who caused it, where the server stamps that ([`Principal`]). What a payload says of its
 //! sender is a claim, and so is the `identity` of a client; a principal is neither.
 
-use std::{collections::BTreeSet, fmt};
+use std::{collections::BTreeSet, fmt, sync::OnceLock};
 
 use futures::future::BoxFuture;
-use mandate_domain::Digest;
+use mandate_domain::{ChainHead, Digest};
 use temporalio_client::{
     Client, NamespacedClient,
     grpc::WorkflowService,
@@ -20,6 +20,9 @@ use temporalio_common::protos::temporal::api::{
 };
 
 mod search;
+mod standing;
+
+pub use standing::{Listed, Standing};
 
 use search::{Search, evidence_in, millis, principal};
 
@@ -39,6 +42,8 @@ pub struct StartedExecution {
     pub first_run_id: String,
     /// Run id of the execution that it continues; none for the first.
     pub continued_run_id: Option<String>,
+    /// Its run id when this event was written: another one where it came to be by a reset.
+    pub original_run_id: String,
     /// The data of its start inputs.
     pub input: Vec<Vec<u8>>,
     /// When it was started, by the server's clock: milliseconds since 1970-01-01 UTC.
@@ -55,6 +60,7 @@ impl fmt::Debug for StartedExecution {
             .field("task_queue", &self.task_queue)
             .field("first_run_id", &self.first_run_id)
             .field("continued_run_id", &self.continued_run_id)
+            .field("original_run_id", &self.original_run_id)
             .field("input_bytes", &self.input.iter().map(Vec::len).sum::<usize>())
             .field("started_ms", &self.started_ms)
             .field("principal", &self.principal)
@@ -144,6 +150,12 @@ pub enum LookUpError {
         /// The server's words.
         reason: String,
     },
+    /// The server could not be asked about the namespace or its executions.
+    #[error("the server does not answer: {reason}")]
+    NotAnswered {
+        /// The server's words.
+        reason: String,
+    },
     /// The history does not begin with a started event.
     #[error("history of run `{run_id}` does not begin with the start of a workflow")]
     NotStarted {
@@ -178,11 +190,32 @@ pub trait Executions: Send + Sync {
         workflow_id: &'a str,
         run_id: &'a str,
     ) -> BoxFuture<'a, Result<Option<BTreeSet<Digest>>, LookUpError>>;
+
+    /// Id of the namespace; none if the server does not say it to whoever asks.
+    fn namespace_id(&self) -> BoxFuture<'_, Result<Option<String>, LookUpError>>;
+
+    /// Where an execution stands, or the newest one under the workflow id; none if the server knows no such execution.
+    fn standing<'a>(
+        &'a self,
+        workflow_id: &'a str,
+        run_id: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<Option<Standing>, LookUpError>>;
+
+    /// The longest audit chain that the end of an execution's history has seen.
+    fn witness<'a>(
+        &'a self,
+        workflow_id: &'a str,
+        run_id: &'a str,
+    ) -> BoxFuture<'a, Result<Option<ChainHead>, LookUpError>>;
+
+    /// A page of the agent runs of a task queue, the newest first.
+    fn listed<'a>(&'a self, task_queue: &'a str, token: Vec<u8>) -> BoxFuture<'a, Result<Listed, LookUpError>>;
 }
 
 /// The Temporal server that the worker is connected to.
 pub struct ServerExecutions {
     client: Client,
+    namespace_id: OnceLock<Option<String>>,
 }
 
 /// A page of a history that is asked for.
@@ -197,7 +230,7 @@ impl ServerExecutions {
     /// Asks through this client.
     #[must_use]
     pub fn new(client: Client) -> Self {
-        Self { client }
+        Self { client, namespace_id: OnceLock::new() }
     }
 
     /// One page; none if the server knows no such execution.
@@ -262,6 +295,7 @@ fn read(event: HistoryEvent) -> Option<StartedExecution> {
         input,
         first_execution_run_id,
         continued_execution_run_id,
+        original_execution_run_id,
         ..
     } = started;
     Some(StartedExecution {
@@ -269,6 +303,7 @@ fn read(event: HistoryEvent) -> Option<StartedExecution> {
         task_queue: task_queue.map(|queue| queue.name).unwrap_or_default(),
         first_run_id: first_execution_run_id,
         continued_run_id: Some(continued_execution_run_id).filter(|id| !id.is_empty()),
+        original_run_id: original_execution_run_id,
         input: input.map(|input| input.payloads.into_iter().map(|one| one.data).collect()).unwrap_or_default(),
         started_ms,
         principal,
@@ -315,5 +350,29 @@ impl Executions for ServerExecutions {
             };
             Ok(self.go_through(workflow_id, run_id, read_on).await?.then_some(all))
         })
+    }
+
+    fn namespace_id(&self) -> BoxFuture<'_, Result<Option<String>, LookUpError>> {
+        Box::pin(self.read_namespace_id())
+    }
+
+    fn standing<'a>(
+        &'a self,
+        workflow_id: &'a str,
+        run_id: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<Option<Standing>, LookUpError>> {
+        Box::pin(self.describe(workflow_id, run_id))
+    }
+
+    fn witness<'a>(
+        &'a self,
+        workflow_id: &'a str,
+        run_id: &'a str,
+    ) -> BoxFuture<'a, Result<Option<ChainHead>, LookUpError>> {
+        Box::pin(self.last_head(workflow_id, run_id))
+    }
+
+    fn listed<'a>(&'a self, task_queue: &'a str, token: Vec<u8>) -> BoxFuture<'a, Result<Listed, LookUpError>> {
+        Box::pin(self.list(task_queue, token))
     }
 }

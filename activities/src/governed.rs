@@ -47,6 +47,7 @@ pub mod permit;
 mod prove_start;
 mod questions;
 mod reconcile;
+mod reconcile_runs;
 mod review_approval;
 mod review_instruction;
 mod revise;

@@ -147,6 +147,10 @@ pub struct OpenedRun {
     /// Whether a webhook is told of requests and questions.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub notifies: bool,
+    /// Id of the Temporal namespace that it runs in, where the server says so: elsewhere nobody knows of it, and that
+    /// means nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace_id: Option<String>,
 }
 
 fn claimed() -> Proof {
@@ -246,6 +250,12 @@ pub enum EndReason {
     ModelDenied,
     /// An activity refused the run: other store, store behind the run, record that does not fit.
     Refused,
+    /// The workflow execution was terminated from outside, and the reconciler found it.
+    Terminated,
+    /// The workflow execution ran out of its own time, and the reconciler found it.
+    TimedOut,
+    /// The workflow execution ended or went without closing its run, and the reconciler found that.
+    Lost,
     /// The state machine met an event that its rules exclude. A defect: report it.
     Internal,
 }
@@ -267,6 +277,9 @@ impl EndReason {
             Self::ModelFailed => "model_failed",
             Self::ModelDenied => "model_denied",
             Self::Refused => "refused",
+            Self::Terminated => "terminated",
+            Self::TimedOut => "timed_out",
+            Self::Lost => "lost",
             Self::Internal => "internal",
         }
     }
@@ -277,6 +290,7 @@ impl EndReason {
         match self {
             Self::Halted
             | Self::ApprovalExpired
+            | Self::Terminated
             | Self::TurnsExhausted
             | Self::ToolCallsExhausted
             | Self::TokensExhausted => RunState::Stopped,
@@ -287,6 +301,8 @@ impl EndReason {
             | Self::ModelFailed
             | Self::ModelDenied
             | Self::Refused
+            | Self::TimedOut
+            | Self::Lost
             | Self::Internal => RunState::Failed,
         }
     }

@@ -9,10 +9,12 @@ use serde::{Deserialize, Serialize};
 use crate::{AgentName, Digest, PersonId, RunChain, ToolCallId, canonical};
 
 mod body;
+mod found;
 mod notice;
 pub mod verify;
 
 pub use body::RecordBody;
+pub use found::FoundEnd;
 pub use notice::{NoticeId, NoticeKind, Noticed};
 
 /// Number of records and hash of the last one: where a chain stands.

@@ -149,6 +149,9 @@ impl RunFacts {
             | RecordBody::Quarantined { .. }
             | RecordBody::QuarantineLifted { .. }
             | RecordBody::OperatorRefused { .. }
+            | RecordBody::RunReconciled { .. }
+            | RecordBody::RunReset { .. }
+            | RecordBody::StoreBehindRun { .. }
             | RecordBody::RunClosed { .. } => {}
         }
     }

@@ -51,6 +51,7 @@ mod postgres;
 mod principal;
 mod questions;
 mod races;
+mod reconciler;
 mod remote_tools;
 mod replay;
 mod resolved;

@@ -3,6 +3,7 @@
 mod accepted;
 mod many;
 mod person;
+mod reconciled;
 mod stored;
 
 use std::{
@@ -114,6 +115,9 @@ impl Scenario {
         let scenario = Self { name: name.to_owned(), server, world, more: Vec::new() };
         scenario.edit("mandate.toml", r#"task_queue = "mandate""#, &format!(r#"task_queue = "{name}""#));
         scenario.server_command(&[]);
+        // Tests of other things are not to meet it.
+        let folder = fs::read_to_string(scenario.path("mandate.toml")).expect("mandate.toml");
+        scenario.write("mandate.toml", &format!("{folder}\n[reconciler]\nenabled = false\n"));
         scenario
     }
 

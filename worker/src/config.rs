@@ -25,6 +25,7 @@ mod policies;
 mod problems;
 mod profile;
 mod reader;
+mod reconciler;
 mod remotes;
 mod root;
 mod servers;
@@ -38,6 +39,7 @@ pub use cases::CaseAt;
 pub(crate) use problems::suggestion;
 pub use problems::{ConfigErrors, ConfigProblem};
 pub use profile::Profile;
+pub use reconciler::ReconcilerSettings;
 pub use summary::{AgentSummary, CheckSummary, ModelSummary, ServerSummary, ToolSummary};
 
 use problems::Problems;
@@ -56,6 +58,8 @@ pub struct Config {
     pub store: StoreSettings,
     /// The Temporal task queue that the worker polls.
     pub task_queue: String,
+    /// How often runs are compared with what Temporal reports.
+    pub reconciler: ReconcilerSettings,
     /// Bounds of a run whose agent states none.
     pub limits: RunLimits,
     /// The folder's policies. What is in force is the bundle that was applied.
@@ -128,7 +132,19 @@ fn read(problems: &Problems, folder: &Path, programs: &Path) -> Option<Config> {
     if !problems.is_empty() {
         return None;
     }
-    let Root { profile, store, task_queue, limits, groups, data_classes, servers, models, identity, notify } = root;
+    let Root {
+        profile,
+        store,
+        task_queue,
+        reconciler,
+        limits,
+        groups,
+        data_classes,
+        servers,
+        models,
+        identity,
+        notify,
+    } = root;
     let (tools, models) = (tools.usable, models.usable);
     let (servers, remotes) = remotes::split(servers.usable);
     let registry = Registry {
@@ -143,7 +159,7 @@ fn read(problems: &Problems, folder: &Path, programs: &Path) -> Option<Config> {
         .ok()?;
     identity::check_gates(problems, &identity, &policy);
     let catalog = Catalog { agents, tools, servers, remotes, models, identity, notify };
-    Some(Config { folder, profile, catalog, store, task_queue, limits, policy })
+    Some(Config { folder, profile, catalog, store, task_queue, reconciler, limits, policy })
 }
 
 fn start(problems: &Problems, folder: &Path) -> Option<PathBuf> {

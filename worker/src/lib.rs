@@ -16,6 +16,7 @@ pub mod dev_server;
 pub mod exporter;
 pub mod output;
 pub mod registration;
+pub mod schedule;
 pub mod search_attributes;
 pub mod shutdown;
 pub mod telemetry;

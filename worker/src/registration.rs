@@ -3,7 +3,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use mandate_activities::AgentActivities;
-use mandate_workflows::AgentWorkflow;
+use mandate_workflows::{AgentWorkflow, ReconcileWorkflow};
 use temporalio_client::tonic::IntoRequest as _;
 use temporalio_common::protos::temporal::api::{
     enums::v1::IndexedValueType,
@@ -31,6 +31,7 @@ const CACHED_RUNS_MAX: usize = 100;
 pub fn worker_options(task_queue: &str, activities: AgentActivities) -> anyhow::Result<WorkerOptions> {
     Ok(WorkerOptions::new(task_queue)
         .register_workflow::<AgentWorkflow>()?
+        .register_workflow::<ReconcileWorkflow>()?
         .register_activities(activities)
         .graceful_shutdown_period(GRACEFUL_SHUTDOWN)
         .sticky_queue_schedule_to_start_timeout(STICKY_TIMEOUT)

@@ -12,7 +12,7 @@ use temporalio_common::{
     protos::temporal::api::common::v1::Payload,
 };
 
-use crate::snapshot::Snapshot;
+use crate::{reconcile::Reconciliation, snapshot::Snapshot};
 
 /// Longest comment of a person, in bytes. A longer one is refused, not cut: a decision is recorded as it was sent.
 pub const COMMENT_BYTES_MAX: usize = 1024;
@@ -51,6 +51,12 @@ impl Lenient {
     pub fn json(text: Vec<u8>) -> Self {
         let metadata = [("encoding".to_owned(), b"json/plain".to_vec())].into();
         Self(vec![Payload { metadata, data: text, ..Payload::default() }])
+    }
+
+    /// Where a comparison of runs goes on; from the beginning without an input, or with one that says nothing.
+    pub(crate) fn reconciliation(&self) -> Reconciliation {
+        let payload = self.0.first().map(|payload| payload.data.as_slice()).unwrap_or_default();
+        serde_json::from_slice(payload).unwrap_or_default()
     }
 
     fn decode<T: DeserializeOwned>(&self, expected: &str) -> Result<T, String> {

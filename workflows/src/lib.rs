@@ -7,6 +7,7 @@
 pub mod agent;
 pub mod contract;
 pub mod lenient;
+pub mod reconcile;
 pub mod search_attributes;
 pub mod snapshot;
 
@@ -14,3 +15,4 @@ mod options;
 mod task_set;
 
 pub use agent::{AgentWorkflow, WORKFLOW_TYPE};
+pub use reconcile::{RECONCILE_WORKFLOW_TYPE, ReconcileWorkflow};

@@ -1,6 +1,6 @@
 //! Who asks: only an execution whose chain `open_run` opened in this store.
 
-use mandate_domain::{Origin, RunChain, Who};
+use mandate_domain::{Origin, RecordBody, RunChain, Who};
 use mandate_workflows::{WORKFLOW_TYPE, contract::RunPointer};
 
 use super::{Admitted, Governed};
@@ -9,7 +9,7 @@ use crate::{
     executions::StartedExecution,
     failure::ActivityFailure,
     guards::{Guard, on},
-    store::{RunRow, StoreError},
+    store::{RunRow, StoreError, Tx},
 };
 
 impl Governed {
@@ -39,19 +39,14 @@ impl Governed {
         Ok(())
     }
 
-    async fn admitted(
+    pub(super) async fn admitted(
         &self,
         chain: RunChain,
         row: RunRow,
         origin: Origin,
         pointer: RunPointer,
     ) -> Result<Admitted, ActivityFailure> {
-        let who = Who {
-            agent: row.agent.clone(),
-            agent_version: row.opened.pins.agent_version.clone(),
-            on_behalf_of: row.on_behalf_of.clone(),
-            proof: row.opened.proof,
-        };
+        let who = who(&row);
         let key = self.store.address_key(row.agent.tenant()).await?;
         Ok(Admitted { chain, row, who, origin, key, pointer })
     }
@@ -66,6 +61,7 @@ impl Governed {
             return Ok(chain);
         }
         let started = self.first_event(caller).await?;
+        let original = started.original_run_id;
         let chain = RunChain { workflow_id: caller.workflow_id.clone(), first_run_id: started.first_run_id };
         let mut tx = self.store.begin(&chain).await?;
         if !tx.is_open() {
@@ -74,8 +70,26 @@ impl Governed {
             return Err(self.intrusion(caller, reason).await?);
         }
         tx.accept_execution(&caller.run_id).await?;
+        if !original.is_empty() && original != caller.run_id {
+            self.record_reset(&mut tx, &chain, caller, (&caller.run_id, &original)).await?;
+        }
         tx.commit().await?;
         Ok(chain)
+    }
+
+    /// Records that an execution came to be by a reset of another one of the run.
+    pub(super) async fn record_reset(
+        &self,
+        tx: &mut Tx,
+        chain: &RunChain,
+        caller: &Caller,
+        (run_id, original): (&str, &str),
+    ) -> Result<(), ActivityFailure> {
+        let Some(row) = self.store.run(chain).await? else { return Ok(()) };
+        let (run_id, original_run_id) = (run_id.to_owned(), original.to_owned());
+        let body = RecordBody::RunReset { run_id: run_id.clone(), original_run_id };
+        tx.append(&who(&row), caller.origin(), format!("reset/{run_id}"), body).await?;
+        Ok(())
     }
 
     /// The first event of the caller's execution, if it is an agent run of this task queue.
@@ -129,5 +143,14 @@ impl Governed {
             self.store.record_intrusion(origin, &what, &error.to_string()).await?;
         }
         Ok(error.into())
+    }
+}
+
+fn who(row: &RunRow) -> Who {
+    Who {
+        agent: row.agent.clone(),
+        agent_version: row.opened.pins.agent_version.clone(),
+        on_behalf_of: row.on_behalf_of.clone(),
+        proof: row.opened.proof,
     }
 }

@@ -71,7 +71,7 @@ impl Governed {
     }
 
     /// The call that the input points at. One that no recorded reply proposed is refused and recorded.
-    async fn recorded_call(
+    pub(super) async fn recorded_call(
         &self,
         caller: &Caller,
         run: &Admitted,
@@ -156,7 +156,7 @@ impl Governed {
     }
 
     /// Is the tool offered and unchanged, and do the arguments fit? The model reads what does not.
-    fn check_call<'a>(
+    pub(super) fn check_call<'a>(
         &'a self,
         run: &'a Admitted,
         call: &'a RecordedCall,

@@ -185,6 +185,7 @@ impl Governed {
             proof: starters.person.proof,
             accepts: self.identities.settings().accepted.iter().copied().collect(),
             notifies: self.catalog.notify.is_some(),
+            namespace_id: self.executions.namespace_id().await?,
         };
         let on_behalf_of = task.on_behalf_of.clone();
         let new = NewRun {

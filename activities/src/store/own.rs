@@ -22,7 +22,7 @@ const FOREIGN_CHARS_MAX: usize = 500;
 
 /// A writing transaction on the store's own chain.
 pub(crate) struct OwnTx {
-    tx: Tx,
+    pub(super) tx: Tx,
 }
 
 /// A bundle to become the active one.
@@ -180,7 +180,7 @@ pub(crate) fn bounded(text: &str) -> String {
 }
 
 /// Records name an agent, and here there is none: the name tells what kind of record it is.
-fn nobody_of_a_run(agent: &str, on_behalf_of: PersonId, proof: Proof) -> Result<Who, StoreError> {
+pub(super) fn nobody_of_a_run(agent: &str, on_behalf_of: PersonId, proof: Proof) -> Result<Who, StoreError> {
     let agent_version = Digest::from_bytes([0; 32]);
     Ok(Who { agent: parse("agent name", agent)?, agent_version, on_behalf_of, proof })
 }

@@ -65,6 +65,7 @@ fn new_run(store: &Store) -> NewRun {
             proof: Proof::Claimed,
             accepts: vec![Proof::Claimed],
             notifies: false,
+            namespace_id: None,
         },
         definition,
         tools: vec![],

@@ -64,6 +64,7 @@ pub(super) fn opened_with(limits: RunLimits, notifies: bool) -> Event {
         starter: None,
         starter_proof: Proof::Claimed,
         notifies,
+        namespace_id: None,
     }))
 }
 

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{DecisionOutcome, EffectId, KnownBy, Proof};
+use super::{ChainHead, DecisionOutcome, EffectId, FoundEnd, KnownBy, Proof};
 use crate::{
     Address, DataClass, Digest, EndReason, GroupName, ModelName, PersonId, PolicyId, QuarantineTarget, QuestionId,
-    RefusalKind, RequestId, Resolution, RunState, StoreId, ToolCallId, Usage, Verdict, approval::Gate,
+    RefusalKind, RequestId, Resolution, RunChain, RunState, StoreId, ToolCallId, Usage, Verdict, approval::Gate,
     proof::InstructionKind,
 };
 
@@ -349,6 +349,32 @@ pub enum RecordBody {
         /// Calls whose outcome nobody knows.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         unknown_outcomes: Vec<ToolCallId>,
+    },
+    /// The reconciler found that the run's execution had ended without closing it. The closing record follows.
+    RunReconciled {
+        /// How Temporal reports the execution.
+        found: FoundEnd,
+        /// Run id of the execution.
+        run_id: String,
+        /// In a sentence.
+        detail: String,
+    },
+    /// The run was reset from outside: another execution carries it on from an earlier point.
+    RunReset {
+        /// Run id of the execution that carries it on.
+        run_id: String,
+        /// Run id of the execution that was reset.
+        original_run_id: String,
+    },
+    /// Temporal's history of a run has seen records that this store does not have: it is an older copy, and what was
+    /// under way when it was copied may have happened. Stands in the store's own chain.
+    StoreBehindRun {
+        /// The run.
+        run: RunChain,
+        /// What the history has seen.
+        seen: ChainHead,
+        /// How many records of the run stand here.
+        found: u64,
     },
     /// A policy bundle became the active one. Stands in the store's own chain, as all operator acts do.
     BundleApplied {

@@ -336,10 +336,13 @@ impl<'a> Walk<'a> {
             | RecordBody::CallAbandoned { .. }
             | RecordBody::MessagesRefused { .. }
             | RecordBody::Intrusion { .. }
+            | RecordBody::RunReconciled { .. }
+            | RecordBody::RunReset { .. }
             | RecordBody::Halted { .. } => {}
             RecordBody::BundleApplied { .. }
             | RecordBody::Quarantined { .. }
             | RecordBody::QuarantineLifted { .. }
+            | RecordBody::StoreBehindRun { .. }
             | RecordBody::OperatorRefused { .. } => self.findings.push(Finding::Misplaced { sequence }),
         }
     }
@@ -444,6 +447,7 @@ fn may_follow_close(body: &RecordBody) -> bool {
         | RecordBody::ApprovalDecided { refused: Some(_), .. }
         | RecordBody::Instructed { refused: Some(_), .. }
         | RecordBody::MessagesRefused { .. }
+        | RecordBody::RunReset { .. }
         | RecordBody::Intrusion { .. } => true,
         RecordBody::RunOpened { .. }
         | RecordBody::Decision { .. }
@@ -459,7 +463,9 @@ fn may_follow_close(body: &RecordBody) -> bool {
         | RecordBody::Instructed { refused: None, .. }
         | RecordBody::CallAbandoned { .. }
         | RecordBody::Halted { .. }
+        | RecordBody::RunReconciled { .. }
         | RecordBody::RunClosed { .. }
+        | RecordBody::StoreBehindRun { .. }
         | RecordBody::BundleApplied { .. }
         | RecordBody::Quarantined { .. }
         | RecordBody::QuarantineLifted { .. }

@@ -238,6 +238,9 @@ impl Past<'_> {
             | RecordBody::MessagesRefused { .. }
             | RecordBody::Intrusion { .. }
             | RecordBody::Halted { .. }
+            | RecordBody::RunReconciled { .. }
+            | RecordBody::RunReset { .. }
+            | RecordBody::StoreBehindRun { .. }
             | RecordBody::RunClosed { .. }
             | RecordBody::BundleApplied { .. }
             | RecordBody::Quarantined { .. }

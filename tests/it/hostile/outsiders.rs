@@ -125,6 +125,7 @@ fn forged_run(scenario: &Scenario) -> Value {
         proof: Proof::Claimed,
         accepts: vec![Proof::Claimed],
         notifies: false,
+        namespace_id: None,
     };
     let (mut run, _) = AgentRun::start(mandate_tests::AGENT.parse().unwrap(), ANA.parse().unwrap());
     run.apply(Event::Opened(Box::new(opened)), Moment { now_ms: 0, history_is_long: false }).unwrap();

@@ -365,6 +365,7 @@ fn started(first_run_id: &str, workflow_type: &str, task_queue: &str, input: Str
         task_queue: task_queue.to_owned(),
         first_run_id: first_run_id.to_owned(),
         continued_run_id: None,
+        original_run_id: String::new(),
         input: vec![input.into_bytes()],
         started_ms: 0,
         principal: None,

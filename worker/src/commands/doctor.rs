@@ -16,6 +16,7 @@ use crate::{
 
 mod bundle;
 mod models;
+mod runs;
 mod secrets;
 mod store;
 mod temporal;
@@ -119,6 +120,7 @@ fn configuration(loaded: &anyhow::Result<Config>) -> Finding {
 async fn store_checks(config: &Config) -> Vec<Finding> {
     let mut findings = vec![store::opens(config).await, store::address_keys(config).await];
     findings.extend(bundle::checks(config).await);
+    findings.extend(runs::checks(config).await);
     findings
 }
 

@@ -5,7 +5,7 @@ use anyhow::Context as _;
 use mandate_activities::store::Store;
 use mandate_domain::{
     AuditRecord, DataClass, DecisionOutcome, EffectId, KnownBy, PolicyId, Proof, RecordBody, Resolution, RunChain,
-    Usage, Verdict, Who, proof::InstructionKind, render,
+    Usage, Verdict, Who, audit::FoundEnd, proof::InstructionKind, render,
 };
 
 use super::open_existing_store;
@@ -90,6 +90,7 @@ fn who(record: &AuditRecord) -> String {
         // The decision before it says how they were proved.
         RecordBody::CallRevised { by, .. } => by.to_string(),
         RecordBody::Decision { .. } => "policy".to_owned(),
+        RecordBody::RunReconciled { .. } | RecordBody::StoreBehindRun { .. } => "reconciler".to_owned(),
         RecordBody::CallRefused { .. }
         | RecordBody::Intent { .. }
         | RecordBody::Outcome { .. }
@@ -104,6 +105,7 @@ fn who(record: &AuditRecord) -> String {
         | RecordBody::CallAbandoned { .. }
         | RecordBody::MessagesRefused { .. }
         | RecordBody::Intrusion { .. }
+        | RecordBody::RunReset { .. }
         | RecordBody::RunClosed { .. } => record.who.agent.to_string(),
     }
 }
@@ -196,6 +198,9 @@ fn what(body: &RecordBody) -> String {
         RecordBody::OperatorRefused { action, target, policies, reason, .. } => {
             format!("{target}: {action} refused{}: {reason}", by(policies))
         }
+        RecordBody::RunReconciled { found, detail, .. } => reconciled(*found, detail),
+        RecordBody::RunReset { run_id, original_run_id } => reset(run_id, original_run_id),
+        RecordBody::StoreBehindRun { run, seen, found } => behind(run, seen.records, *found),
         RecordBody::RunClosed { state, reason, turns, usage, unknown_outcomes } => {
             let why = reason.map_or(String::new(), |reason| format!(" ({})", reason.as_str()));
             let open = unknown_outcomes.len();
@@ -243,6 +248,18 @@ fn said(verdict: Verdict) -> &'static str {
         Verdict::Approve => "approved",
         Verdict::Reject => "rejected",
     }
+}
+
+fn reconciled(found: FoundEnd, detail: &str) -> String {
+    format!("found {} by Temporal and not closed: {detail}", found.as_str())
+}
+
+fn reset(run_id: &str, original_run_id: &str) -> String {
+    format!("reset from outside: execution {run_id} carries on execution {original_run_id}")
+}
+
+fn behind(run: &RunChain, seen: u64, found: u64) -> String {
+    format!("store_behind_run: the history of `{run}` has seen {seen} records and this store has {found}")
 }
 
 fn resolved(resolution: Resolution) -> &'static str {

@@ -13,7 +13,7 @@ use crate::{
     cli::{self, Global},
     connection, exporter,
     output::Exit,
-    registration, shutdown,
+    registration, schedule, shutdown,
 };
 
 /// Loads, connects, registers and polls.
@@ -27,6 +27,9 @@ pub async fn worker(global: &Global, options: cli::Worker) -> anyhow::Result<Exi
     let store = open_store(&config).await?;
     registration::ensure_search_attributes(&temporal).await;
     let task_queue = options.task_queue.unwrap_or_else(|| config.task_queue.clone());
+    if config.reconciler.enabled {
+        schedule::ensure_reconciler(&temporal, &task_queue, config.reconciler.every_secs).await;
+    }
     let identity = identity();
     let policy = bundle::in_force(&config, &store, &identity).await?;
     let bundle = policy.last().digest().to_string();

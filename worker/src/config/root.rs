@@ -1,4 +1,4 @@
-//! `mandate.toml`: profile, store, Temporal, limits, groups, data classes, tool servers, models, identity, webhook.
+//! `mandate.toml`: profile, store, Temporal, reconciler, limits, groups, data classes, tool servers, models, identity, webhook.
 
 use std::{
     collections::BTreeMap,
@@ -14,11 +14,12 @@ use mandate_activities::{
 use mandate_domain::{DataClass, GroupName, ModelName, PersonId, RunLimits, ServerName};
 
 use super::{
-    Profile, StoreSettings, classes, identity,
+    Profile, ReconcilerSettings, StoreSettings, classes, identity,
     limits::{self, Base},
     models, notify,
     problems::{Problems, suggestion},
     reader::{At, Table, parse, read_table},
+    reconciler,
     remotes::{self, Server},
     store,
 };
@@ -31,6 +32,7 @@ pub(super) struct Root {
     pub(super) profile: Profile,
     pub(super) store: StoreSettings,
     pub(super) task_queue: String,
+    pub(super) reconciler: ReconcilerSettings,
     pub(super) limits: RunLimits,
     pub(super) groups: BTreeMap<GroupName, Vec<PersonId>>,
     pub(super) data_classes: Named<DataClass, String>,
@@ -70,6 +72,7 @@ pub(super) fn read(problems: &Problems, folders: Folders<'_>) -> Option<Root> {
         profile,
         store: store::read(table.table("store"), folders.operating),
         task_queue: read_task_queue(table.table("temporal")),
+        reconciler: reconciler::read(table.table("reconciler")),
         limits: limits::read(table.table("limits"), &Base::Defaults),
         groups: read_groups(table.table("groups")),
         data_classes: classes::read_declared(table.table("data_classes")),

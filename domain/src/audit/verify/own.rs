@@ -31,6 +31,7 @@ fn judge(sequence: u64, body: RecordBody, active: &mut Active) -> Option<Finding
         RecordBody::Quarantined { .. }
         | RecordBody::QuarantineLifted { .. }
         | RecordBody::OperatorRefused { .. }
+        | RecordBody::StoreBehindRun { .. }
         | RecordBody::Intrusion { .. } => None,
         RecordBody::RunOpened { .. }
         | RecordBody::Decision { .. }
@@ -52,6 +53,8 @@ fn judge(sequence: u64, body: RecordBody, active: &mut Active) -> Option<Finding
         | RecordBody::CallAbandoned { .. }
         | RecordBody::MessagesRefused { .. }
         | RecordBody::Halted { .. }
+        | RecordBody::RunReconciled { .. }
+        | RecordBody::RunReset { .. }
         | RecordBody::RunClosed { .. } => Some(Finding::Misplaced { sequence }),
     }
 }
