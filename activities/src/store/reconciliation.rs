@@ -7,6 +7,7 @@ use mandate_domain::{ChainHead, Origin, Proof, RecordBody, RunChain, ToolCallId}
 
 use super::{
     Store, StoreError, Tx,
+    engine::query_as,
     own::nobody_of_a_run,
     rows::{number, parse},
     tx::Appended,
@@ -27,13 +28,13 @@ impl Store {
     /// # Errors
     /// [`StoreError`] of the database.
     pub async fn open_runs(&self, after: u64, runs_max: u32) -> Result<Vec<OpenRunRow>, StoreError> {
-        let rows: Vec<(i64, String, String)> = sqlx::query_as(
+        let rows: Vec<(i64, String, String)> = query_as(
             "SELECT c.id, c.workflow_id, c.first_run_id FROM runs JOIN chains c ON c.id = runs.chain
-             WHERE runs.closed = 0 AND c.id > $1 ORDER BY c.id LIMIT $2",
+             WHERE runs.closed = FALSE AND c.id > $1 ORDER BY c.id LIMIT $2",
         )
         .bind(i64::try_from(after).unwrap_or(i64::MAX))
         .bind(i64::from(runs_max))
-        .fetch_all(&self.inner.readers)
+        .fetch_all(&mut *self.reader().await?)
         .await?;
         let read = |(position, workflow_id, first_run_id)| {
             let run = RunChain { workflow_id, first_run_id };
@@ -82,7 +83,7 @@ impl Tx {
 
     async fn calls_in(&mut self, state: &str) -> Result<Vec<ToolCallId>, StoreError> {
         let rows: Vec<(String,)> =
-            sqlx::query_as("SELECT effect FROM effects WHERE chain = $1 AND state = $2 AND effect LIKE 't%'")
+            query_as("SELECT effect FROM effects WHERE chain = $1 AND state = $2 AND effect LIKE 't%'")
                 .bind(self.chain()?)
                 .bind(state)
                 .fetch_all(&mut *self.db)
@@ -97,7 +98,7 @@ impl Tx {
     /// # Errors
     /// [`StoreError`] of the database or of a row that cannot be read.
     pub async fn calls_waiting(&mut self) -> Result<Vec<ToolCallId>, StoreError> {
-        let rows: Vec<(String,)> = sqlx::query_as(
+        let rows: Vec<(String,)> = query_as(
             "SELECT call FROM requests WHERE chain = $1 AND state IN ('open', 'approved')
              UNION SELECT call FROM questions WHERE chain = $1 AND state = 'open'",
         )
