@@ -12,7 +12,9 @@ fn files(page: &str) -> BTreeMap<String, String> {
     for block in page.split("```toml\n# ").skip(1) {
         let (name, rest) = block.split_once('\n').unwrap();
         let text = rest.split("```").next().unwrap();
-        files.entry(name.to_owned()).or_default().push_str(&format!("\n{text}"));
+        let file = files.entry(name.to_owned()).or_default();
+        file.push('\n');
+        file.push_str(text);
     }
     files
 }

@@ -60,13 +60,12 @@ fn internal_v4(address: Ipv4Addr) -> Option<Internal> {
         [169, 254, ..] => Some(Internal::LinkLocal),
         [224..=239, ..] => Some(Internal::Multicast),
         // This network; IETF protocols; documentation; 6to4 relays; benchmarks; the future, with broadcast.
-        [0, ..]
+        [0 | 240..=255, ..]
         | [192, 0, 0 | 2, _]
         | [198, 51, 100, _]
         | [203, 0, 113, _]
         | [192, 88, 99, _]
-        | [198, 18..=19, ..]
-        | [240..=255, ..] => Some(Internal::Reserved),
+        | [198, 18..=19, ..] => Some(Internal::Reserved),
         _ => None,
     }
 }
@@ -82,7 +81,7 @@ fn internal_v6(address: Ipv6Addr) -> Option<Internal> {
         [0xfe80..=0xfebf, ..] => Some(Internal::LinkLocal),
         [0xff00..=0xffff, ..] => Some(Internal::Multicast),
         // IETF protocols with Teredo and ORCHID; documentation.
-        [0x2001, 0..=0x01ff, ..] | [0x2001, 0x0db8, ..] | [0x3fff, 0..=0x0fff, ..] => Some(Internal::Reserved),
+        [0x2001, 0..=0x01ff | 0x0db8, ..] | [0x3fff, 0..=0x0fff, ..] => Some(Internal::Reserved),
         // Global unicast addresses are these alone (RFC 4291, as assigned); local NAT64 lies outside.
         [0x2000..=0x3fff, ..] => None,
         _ => Some(Internal::Reserved),

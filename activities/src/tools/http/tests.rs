@@ -135,7 +135,7 @@ async fn perform(stream: &mut TcpStream, act: Act) {
         }
         Act::Flood(head) => {
             let _ = stream.write_all(head.as_bytes()).await;
-            while stream.write_all(&[b'x'; 64 * 1024]).await.is_ok() {}
+            while stream.write_all(&[b'x'; 16 * 1024]).await.is_ok() {}
         }
     }
 }

@@ -220,7 +220,7 @@ async fn call(stream: &mut TcpStream, era: Era, request: &Seen, act: Act, seen: 
         Act::Close => return,
         Act::Flood(head) => {
             let _ = stream.write_all(head.as_bytes()).await;
-            while stream.write_all(&[b'x'; 64 * 1024]).await.is_ok() {}
+            while stream.write_all(&[b'x'; 16 * 1024]).await.is_ok() {}
             return;
         }
     };

@@ -52,13 +52,11 @@ async fn main() -> anyhow::Result<()> {
         delay: Duration::from_millis(args.delay_ms),
         delay_read: Duration::from_millis(args.delay_read_ms),
     };
-    match args.listen {
-        Some(address) => listen(address, server).await,
-        None => {
-            server.serve(stdio()).await?.waiting().await?;
-            Ok(())
-        }
+    if let Some(address) = args.listen {
+        return listen(address, server).await;
     }
+    server.serve(stdio()).await?.waiting().await?;
+    Ok(())
 }
 
 async fn listen(address: SocketAddr, server: tools::Refunds) -> anyhow::Result<()> {
