@@ -469,14 +469,14 @@ fn the_example_script_calls_offered_tools_and_one_of_them_wrongly() {
         }
     }
     assert_eq!(wrong, [json!({"order": "o4"})]);
-    assert_eq!(calls.len(), 12);
+    assert_eq!(calls.len(), 14);
 }
 
 #[test]
 fn the_example_folder_loads() {
     let (programs, config) = example();
     let summary = config.summary();
-    assert_eq!((summary.agents.len(), summary.tools.len(), summary.policy_files), (1, 6, 3));
+    assert_eq!((summary.agents.len(), summary.tools.len(), summary.policy_files), (1, 7, 3));
     assert_eq!(summary.profile, Profile::Development);
     assert_eq!(config.catalog.servers[&"refunds".parse().unwrap()].program, programs.path().join("refunds-mcp"));
     let refund = &config.catalog.tools[&ToolName::parse("payments.refund").unwrap()];
