@@ -332,12 +332,12 @@ impl AgentRun {
 
     /// Whether anything that people said is being reviewed.
     fn reviewing(&self) -> bool {
-        self.approvals.reviewing() || self.instructions.under_way()
+        self.approvals.under_way() || self.instructions.under_way()
     }
 
     /// Whether anything that people said is being reviewed, or waits for that.
     fn anything_said(&self) -> bool {
-        self.approvals.any_open() || self.instructions.reviewing()
+        self.approvals.any_said() || self.instructions.any_said()
     }
 
     /// Counts a message that could not be read or named nothing pending.

@@ -14,7 +14,7 @@ pub const PEOPLE: [&str; 5] =
     ["ana@acme.example", "bo@acme.example", "eve@acme.example", "kim@acme.example", "mallory@acme.example"];
 
 /// What the example accepts.
-const CLAIMS: &str = "accept = [\"claimed\"]";
+pub(crate) const CLAIMS: &str = "accept = [\"claimed\"]";
 
 /// The key of a person. It is no secret: its random bytes are the digest of their name.
 #[must_use]

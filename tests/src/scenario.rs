@@ -68,6 +68,10 @@ struct World {
     store: StoreFile,
 }
 
+fn texts(env: &[(String, String)]) -> Vec<(&str, &str)> {
+    env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect()
+}
+
 impl Scenario {
     /// A copy of the refunds example.
     pub async fn new(name: &str) -> Self {
@@ -208,10 +212,10 @@ impl Scenario {
     pub async fn worker_process_with(&self, more: &[&str], env: &[(&str, &str)]) -> Process {
         let number = self.world.workers.fetch_add(1, Ordering::Relaxed);
         let env = self.told(self.server.worker_env(), env);
-        let env: Vec<(&str, &str)> = env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         let folder = self.world.folder.path();
         let arguments = [&["worker", "--folder", folder.to_str().expect("text")], more].concat();
-        Process::start(&program("mandate"), &arguments, &env, folder, self.path(&format!("worker-{number}.log"))).await
+        let log = self.path(&format!("worker-{number}.log"));
+        Process::start(&program("mandate"), &arguments, &texts(&env), folder, log).await
     }
 
     /// Lets a worker run until the test ends.
@@ -226,20 +230,20 @@ impl Scenario {
 
     /// The program `mandate` with this folder and more environment.
     pub async fn mandate_with_env(&self, env: &[(&str, &str)], arguments: &[&str]) -> Said {
-        let env = self.env(env);
-        let env: Vec<(&str, &str)> = env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let (env, folder) = (self.env(env), self.world.folder.path());
+        say(&program("mandate"), &self.with_folder(arguments), &texts(&env), folder).await
+    }
+
+    fn with_folder<'a>(&'a self, arguments: &[&'a str]) -> Vec<&'a str> {
         let folder = self.world.folder.path().to_str().expect("text");
-        let arguments: Vec<&str> = arguments.iter().copied().chain(["--folder", folder]).collect();
-        say(&program("mandate"), &arguments, &env, self.world.folder.path()).await
+        arguments.iter().copied().chain(["--folder", folder]).collect()
     }
 
     /// The same at a terminal: once it asks, something else happens, then the answer is typed.
     pub async fn mandate_at_terminal(&self, arguments: &[&str], meanwhile: impl AsyncFnOnce(), answer: &str) -> Said {
-        let env = self.env(&[]);
-        let env: Vec<(&str, &str)> = env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        let folder = self.world.folder.path().to_str().expect("text");
-        let arguments: Vec<&str> = arguments.iter().copied().chain(["--folder", folder]).collect();
-        say_at_terminal(&program("mandate"), &arguments, &env, self.world.folder.path(), meanwhile, answer).await
+        let (env, folder) = (self.env(&[]), self.world.folder.path());
+        let arguments = self.with_folder(arguments);
+        say_at_terminal(&program("mandate"), &arguments, &texts(&env), folder, meanwhile, answer).await
     }
 
     /// The Temporal CLI.

@@ -14,7 +14,7 @@ mod policy;
 
 pub use key::{Key, NewKey, ShowKey};
 pub use operate::{Apply, Change, Quarantine, QuarantineAdd, QuarantineLift, Rollback};
-pub use people::{Answer, Approve, Decide, Halt, Pause, ProofOptions, Resolve, SenderOptions, Steer};
+pub use people::{Answer, Approve, Decide, Halt, ProofOptions, Resolve, SenderOptions, Steer, ToRun};
 pub use policy::{Backtest, ExplainPolicy, Policy, TestPolicy};
 
 const EXAMPLES: &str = "\
@@ -109,14 +109,14 @@ Example:
   mandate pause refund-o1 --by olga@acme.example --comment 'asking the customer'
 
 `mandate resume` lets it go on. Exit code 3: it does not count, with the reason.")]
-    Pause(Pause),
+    Pause(ToRun),
     /// Let a paused run go on
     #[command(after_help = "\
 Example:
   mandate resume refund-o1 --by olga@acme.example
 
 Exit code 3: it does not count, with the reason.")]
-    Resume(Pause),
+    Resume(ToRun),
     /// End runs, and report what was stopped and what had already happened
     Halt(Halt),
     /// Tell what happened in a run, from the audit log

@@ -6,7 +6,10 @@ use std::time::Duration;
 use anyhow::Context as _;
 use futures::{Stream, TryStreamExt as _};
 use mandate_domain::{AgentResult, render};
-use mandate_workflows::WORKFLOW_TYPE;
+use mandate_workflows::{
+    WORKFLOW_TYPE,
+    snapshot::{PendingRequest, Status},
+};
 use serde::{Serialize, de::DeserializeOwned};
 use temporalio_client::{
     Client, ClientOptions, Connection, ConnectionOptions, RpcOptions, UntypedQuery, UntypedSignal, UntypedUpdate,
@@ -242,6 +245,22 @@ impl Temporal {
             )),
             Err(error) => Err(anyhow::anyhow!("`{}` gives no answer: {error}", render::escape_line(workflow_id))),
         }
+    }
+
+    /// Where a run stands, as it says itself; none before it has begun.
+    ///
+    /// # Errors
+    /// As [`Self::query`].
+    pub async fn status(&self, handle: &Handle) -> anyhow::Result<Option<Status>> {
+        self.query(handle, "status").await
+    }
+
+    /// The requests of a run that wait for people.
+    ///
+    /// # Errors
+    /// As [`Self::query`].
+    pub async fn pending(&self, handle: &Handle) -> anyhow::Result<Vec<PendingRequest>> {
+        self.query(handle, "pending").await
     }
 
     /// Lists executions that a list filter finds, at most so many.

@@ -77,9 +77,7 @@ impl Governed {
         run: &Admitted,
         id: ToolCallId,
     ) -> Result<RecordedCall, ActivityFailure> {
-        let reply = self.store.reply(&run.chain, id.turn).await?;
-        let index = usize::try_from(id.index).unwrap_or(usize::MAX);
-        let mut proposed = reply.and_then(|row| row.reply.calls.into_iter().nth(index));
+        let mut proposed = self.proposed(run, id).await?;
         if id.revision > 1 && on(Guard::RecordedCall) {
             let revision = self.store.revision(&run.chain, id).await?;
             proposed = proposed.zip(revision).map(|(proposed, revision)| ProposedCall {

@@ -2,7 +2,7 @@
 //! the transaction that counts it.
 
 use mandate_domain::{
-    Digest, Evidence, PersonId, Proof, Statement, Verdict,
+    Address, Digest, Evidence, PersonId, Proof, RunChain, Statement, Verdict,
     approval::Arrival,
     canonical::CanonicalError,
     proof::{InstructionKind, InstructionSaid},
@@ -134,6 +134,16 @@ impl Signed {
 /// The event of a message, or why the history does not have it as the workflow says it arrived.
 type Found = Result<MessageEvent, String>;
 
+/// Keeps what a person wrote, if they did.
+pub(super) async fn put_words(
+    tx: &mut Tx,
+    run: &Admitted,
+    words: Option<&str>,
+) -> Result<Option<Address>, ActivityFailure> {
+    let Some(words) = words else { return Ok(None) };
+    Ok(Some(tx.put_content(run.tenant(), words).await?))
+}
+
 impl Governed {
     /// Finds out who sent a message and whether it was accepted in time.
     pub(super) async fn identify(
@@ -200,10 +210,12 @@ impl Governed {
 
     /// Whether evidence came in to an execution before this one, as far as the server still has them.
     async fn came_in_before(&self, run: &Admitted, run_id: &str, once: &Digest) -> Result<bool, ActivityFailure> {
-        let workflow_id = &run.chain.workflow_id;
+        let RunChain { workflow_id, first_run_id } = &run.chain;
         let mut run_id = run_id.to_owned();
-        while let Some(before) =
-            self.executions.started(workflow_id, &run_id).await?.and_then(|started| started.continued_run_id)
+        // Nothing came before the first execution, and most runs have no other.
+        while run_id != *first_run_id
+            && let Some(started) = self.executions.started(workflow_id, &run_id).await?
+            && let Some(before) = started.continued_run_id
         {
             let carried = self.executions.evidence(workflow_id, &before).await?;
             if carried.is_some_and(|carried| carried.contains(once)) {

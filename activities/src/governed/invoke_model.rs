@@ -282,6 +282,10 @@ impl Governed {
         run: &Admitted,
         call: ToolCallId,
     ) -> Result<Option<String>, ActivityFailure> {
+        // What the model proposed is what it reads of a call that nobody changed: there is nothing to look for.
+        if call.revision == 1 {
+            return Ok(None);
+        }
         let (revision, tool) = (tx.revision(call).await?, self.tool_of(run, call).await?);
         let Some((revision, tool)) = revision.zip(tool) else { return Ok(None) };
         let arguments = self.view(tx).await?.arguments_for_agent(run, tool, &revision.arguments);

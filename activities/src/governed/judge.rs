@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, time::Instant};
 
 use mandate_domain::{
-    Address, PersonId, PolicyId, QuarantineTarget, Quarantined, RunFacts, ToolCallId, ToolDefinition,
+    Address, PersonId, PolicyId, ProposedCall, QuarantineTarget, Quarantined, RunFacts, ToolCallId, ToolDefinition,
     policy::{PersonAction, PersonRequest, PolicyAction, PolicyDecision, PolicyOutcome, PolicyRequest, RunOf},
 };
 
@@ -124,10 +124,19 @@ impl Governed {
         run: &'a Admitted,
         call: ToolCallId,
     ) -> Result<Option<&'a ToolDefinition>, ActivityFailure> {
+        let named = self.proposed(run, call).await?.map(|proposed| proposed.tool);
+        Ok(run.row.tools.iter().find(|tool| Some(tool.name.as_str()) == named.as_deref()))
+    }
+
+    /// A call as the model proposed it, whichever revision of it is meant; none if no recorded reply has it.
+    pub(super) async fn proposed(
+        &self,
+        run: &Admitted,
+        call: ToolCallId,
+    ) -> Result<Option<ProposedCall>, ActivityFailure> {
         let reply = self.store.reply(&run.chain, call.turn).await?;
         let index = usize::try_from(call.index).unwrap_or(usize::MAX);
-        let named = reply.and_then(|row| row.reply.calls.into_iter().nth(index)).map(|call| call.tool);
-        Ok(run.row.tools.iter().find(|tool| Some(tool.name.as_str()) == named.as_deref()))
+        Ok(reply.and_then(|row| row.reply.calls.into_iter().nth(index)))
     }
 }
 

@@ -15,7 +15,7 @@ use super::{
     Admitted, Governed, RUN_ENDED,
     call_tool::refusal,
     failpoint,
-    identify::{Said, SentMessage, Signed},
+    identify::{Said, SentMessage, Signed, put_words},
 };
 use crate::{
     caller::Caller,
@@ -201,10 +201,7 @@ impl Governed {
         reviewed: Reviewed,
     ) -> Result<(), ActivityFailure> {
         let (decision, signed) = (decided.decision, decided.signed);
-        let comment = match &decision.comment {
-            Some(text) => Some(tx.put_content(run.tenant(), text).await?),
-            None => None,
-        };
+        let comment = put_words(tx, run, decision.comment.as_deref()).await?;
         let arguments = match &decision.arguments {
             Some(arguments) => Some(run.key.address_of(arguments)?),
             None => None,

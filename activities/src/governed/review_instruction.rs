@@ -19,7 +19,7 @@ use super::{
     Admitted, Governed, RUN_ENDED,
     call_tool::refusal,
     failpoint,
-    identify::{Said, SentMessage, Signed},
+    identify::{Said, SentMessage, Signed, put_words},
 };
 use crate::{
     caller::Caller,
@@ -195,14 +195,8 @@ impl Governed {
         checked: Checked,
     ) -> Result<(), ActivityFailure> {
         let (instruction, signed) = (&heard.sent.instruction, heard.signed);
-        let text = match instruction.text() {
-            Some(text) => Some(tx.put_content(run.tenant(), text).await?),
-            None => None,
-        };
-        let comment = match &heard.sent.sender.comment {
-            Some(text) => Some(tx.put_content(run.tenant(), text).await?),
-            None => None,
-        };
+        let text = put_words(tx, run, instruction.text()).await?;
+        let comment = put_words(tx, run, heard.sent.sender.comment.as_deref()).await?;
         let body = RecordBody::Instructed {
             instruction: instruction.kind(),
             about: instruction.about(),
@@ -280,10 +274,7 @@ impl Governed {
         (call, resolution): (ToolCallId, Resolution),
         checked: Checked,
     ) -> Result<(), ActivityFailure> {
-        let comment = match &heard.sent.sender.comment {
-            Some(text) => Some(tx.put_content(run.tenant(), text).await?),
-            None => None,
-        };
+        let comment = put_words(tx, run, heard.sent.sender.comment.as_deref()).await?;
         let body = RecordBody::Resolved {
             effect: EffectId::Tool(call),
             resolution,

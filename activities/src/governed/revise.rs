@@ -76,9 +76,7 @@ impl Governed {
         if call.revision > 1 {
             return Ok(self.store.revision(&run.chain, call).await?.map(|row| row.arguments));
         }
-        let reply = self.store.reply(&run.chain, call.turn).await?;
-        let index = usize::try_from(call.index).unwrap_or(usize::MAX);
-        Ok(match reply.and_then(|row| row.reply.calls.into_iter().nth(index)).map(|call| call.arguments) {
+        Ok(match self.proposed(run, call).await?.map(|proposed| proposed.arguments) {
             Some(Arguments::Object(arguments)) => Some(arguments),
             Some(Arguments::Malformed(_)) | None => None,
         })

@@ -63,6 +63,17 @@ struct Asked<'a> {
 
 type Columns = (String, i64, String, i64, String, String, String);
 
+/// The statement that finds the question of a run with this value in a column. A macro, as statements are fixed texts.
+macro_rules! where_is {
+    ($column:literal) => {
+        concat!(
+            "SELECT question, ordinal, call, expires_ms, encoding, asked, state FROM questions WHERE chain = $1 AND ",
+            $column,
+            " = $2"
+        )
+    };
+}
+
 impl Tx {
     /// Makes the question of a call; one that was made before is given back.
     ///
@@ -108,14 +119,8 @@ impl Tx {
     /// # Errors
     /// [`StoreError`] of the database or of a row that cannot be read.
     pub async fn question(&mut self, id: &QuestionId) -> Result<Option<QuestionRow>, StoreError> {
-        let row: Option<Columns> = query_as(
-            "SELECT question, ordinal, call, expires_ms, encoding, asked, state FROM questions
-             WHERE chain = $1 AND question = $2",
-        )
-        .bind(self.chain()?)
-        .bind(id.as_str())
-        .fetch_optional(&mut *self.db)
-        .await?;
+        let row: Option<Columns> =
+            query_as(where_is!("question")).bind(self.chain()?).bind(id.as_str()).fetch_optional(&mut *self.db).await?;
         row.map(read).transpose()
     }
 
@@ -124,14 +129,11 @@ impl Tx {
     /// # Errors
     /// As [`Tx::question`].
     pub async fn question_of_call(&mut self, call: ToolCallId) -> Result<Option<QuestionRow>, StoreError> {
-        let row: Option<Columns> = query_as(
-            "SELECT question, ordinal, call, expires_ms, encoding, asked, state FROM questions
-             WHERE chain = $1 AND call = $2",
-        )
-        .bind(self.chain()?)
-        .bind(call.to_string())
-        .fetch_optional(&mut *self.db)
-        .await?;
+        let row: Option<Columns> = query_as(where_is!("call"))
+            .bind(self.chain()?)
+            .bind(call.to_string())
+            .fetch_optional(&mut *self.db)
+            .await?;
         row.map(read).transpose()
     }
 
@@ -140,14 +142,11 @@ impl Tx {
     /// # Errors
     /// As [`Tx::question`].
     pub async fn question_by_ordinal(&mut self, ordinal: u32) -> Result<Option<QuestionRow>, StoreError> {
-        let row: Option<Columns> = query_as(
-            "SELECT question, ordinal, call, expires_ms, encoding, asked, state FROM questions
-             WHERE chain = $1 AND ordinal = $2",
-        )
-        .bind(self.chain()?)
-        .bind(i64::from(ordinal))
-        .fetch_optional(&mut *self.db)
-        .await?;
+        let row: Option<Columns> = query_as(where_is!("ordinal"))
+            .bind(self.chain()?)
+            .bind(i64::from(ordinal))
+            .fetch_optional(&mut *self.db)
+            .await?;
         row.map(read).transpose()
     }
 

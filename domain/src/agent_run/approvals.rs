@@ -97,13 +97,13 @@ impl Approvals {
     }
 
     /// Whether a review is under way.
-    pub(super) fn reviewing(&self) -> bool {
+    pub(super) fn under_way(&self) -> bool {
         !self.reviewing.is_empty()
     }
 
     /// Whether a review is under way or waits.
-    pub(super) fn any_open(&self) -> bool {
-        self.reviewing() || !self.queue.is_empty()
+    pub(super) fn any_said(&self) -> bool {
+        self.under_way() || !self.queue.is_empty()
     }
 
     pub(super) fn approver_groups(&self) -> Vec<GroupName> {

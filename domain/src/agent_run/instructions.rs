@@ -77,14 +77,14 @@ impl Queued {
 }
 
 impl Instructions {
-    /// Whether a review is under way or waits.
-    pub(super) fn reviewing(&self) -> bool {
-        self.reviewing.is_some() || !self.queue.is_empty()
-    }
-
-    /// Whether an activity is under way.
+    /// Whether a review is under way.
     pub(super) fn under_way(&self) -> bool {
         self.reviewing.is_some()
+    }
+
+    /// Whether a review is under way or waits.
+    pub(super) fn any_said(&self) -> bool {
+        self.under_way() || !self.queue.is_empty()
     }
 
     pub(super) fn push(&mut self, ticket: Ticket, word: Word) {
@@ -97,7 +97,7 @@ impl Instructions {
 
     /// Whether anything waits for its review or for the model, so that a final answer is not final yet.
     pub(super) fn any_open(&self) -> bool {
-        self.has_undelivered() || self.reviewing()
+        self.has_undelivered() || self.any_said()
     }
 
     pub(super) fn take_undelivered(&mut self) -> Vec<Address> {

@@ -6,11 +6,10 @@ use serde_json::json;
 
 use crate::{
     Scenario, WORKER,
+    keys::CLAIMS,
     tokens::{AUDIENCE, ISSUER, Issuer},
 };
 
-/// What the example accepts.
-const CLAIMS: &str = "accept = [\"claimed\"]";
 /// Where a folder has the keys of its identity provider.
 const KEY_SET: &str = "keys/jwks.json";
 

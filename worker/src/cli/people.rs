@@ -59,20 +59,28 @@ impl TypedValueParser for ReferenceParser {
     }
 }
 
-/// Options of `reject`, and of `approve` beside its own.
+/// What whoever says something to one run types: all of `pause` and `resume`, and a part of the others.
 #[derive(Debug, Args)]
-pub struct Decide {
+pub struct ToRun {
     /// The run's workflow id
     pub workflow_id: String,
-    /// The request; may be left out while only one is pending
-    #[arg(long, value_name = "REQUEST-ID")]
-    pub request: Option<RequestId>,
-    /// Who decides
+    /// Who says so
     #[command(flatten)]
     pub sender: SenderOptions,
     /// Do not ask for confirmation; needed where there is no terminal
     #[arg(long)]
     pub yes: bool,
+}
+
+/// Options of `reject`, and of `approve` beside its own.
+#[derive(Debug, Args)]
+pub struct Decide {
+    /// The run, and who decides
+    #[command(flatten)]
+    pub run: ToRun,
+    /// The request; may be left out while only one is pending
+    #[arg(long, value_name = "REQUEST-ID")]
+    pub request: Option<RequestId>,
 }
 
 /// Options of `approve`.
@@ -111,19 +119,14 @@ Examples:
 The question is shown first. Exit code 2: the run does not accept this way of saying who you are, 3: the answer does not
 count, with the reason.")]
 pub struct Answer {
-    /// The run's workflow id
-    pub workflow_id: String,
+    /// The run, and who answers
+    #[command(flatten)]
+    pub run: ToRun,
     /// The answer, or the number of an option; asked for on a terminal if it is left out
     pub text: Option<String>,
     /// The question; may be left out while only one waits
     #[arg(long, value_name = "QUESTION-ID")]
     pub question: Option<QuestionId>,
-    /// Who answers
-    #[command(flatten)]
-    pub sender: SenderOptions,
-    /// Do not ask for confirmation; needed where there is no terminal
-    #[arg(long)]
-    pub yes: bool,
 }
 
 /// Options of `resolve`.
@@ -135,19 +138,14 @@ Examples:
 
 What is known of the call is shown first. Exit code 3: the word does not count, with the reason.")]
 pub struct Resolve {
-    /// The run's workflow id
-    pub workflow_id: String,
+    /// The run, and who says so
+    #[command(flatten)]
+    pub run: ToRun,
     /// The call, as the card names it: `t2.0`
     pub call: ToolCallId,
     /// What became of it: happened, did-not-happen or skip
     #[arg(value_parser = resolution)]
     pub resolution: Resolution,
-    /// Who says so
-    #[command(flatten)]
-    pub sender: SenderOptions,
-    /// Do not ask for confirmation; needed where there is no terminal
-    #[arg(long)]
-    pub yes: bool,
 }
 
 fn resolution(text: &str) -> Result<Resolution, String> {
@@ -167,29 +165,11 @@ Example:
 
 The agent reads it at its next turn, as a further instruction. Exit code 3: it does not count, with the reason.")]
 pub struct Steer {
-    /// The run's workflow id
-    pub workflow_id: String,
+    /// The run, and who says so
+    #[command(flatten)]
+    pub run: ToRun,
     /// What the agent is to do
     pub text: String,
-    /// Who says so
-    #[command(flatten)]
-    pub sender: SenderOptions,
-    /// Do not ask for confirmation; needed where there is no terminal
-    #[arg(long)]
-    pub yes: bool,
-}
-
-/// Options of `pause` and `resume`.
-#[derive(Debug, Args)]
-pub struct Pause {
-    /// The run's workflow id
-    pub workflow_id: String,
-    /// Who says so
-    #[command(flatten)]
-    pub sender: SenderOptions,
-    /// Do not ask for confirmation; needed where there is no terminal
-    #[arg(long)]
-    pub yes: bool,
 }
 
 /// Options of `halt`.

@@ -5,7 +5,7 @@ use mandate_workflows::snapshot::PendingQuestion;
 
 use super::{ask, card, sender, tell::Conversation};
 use crate::{
-    cli::{Answer, Global},
+    cli::{Answer, Global, ToRun},
     output::{self, Exit, Refused, UsageError},
 };
 
@@ -15,12 +15,13 @@ use crate::{
 /// [`Refused`] when no such question waits or the answer does not count; [`UsageError`] for a way of proof that the run
 /// does not accept, or without a terminal where something has to be asked.
 pub async fn answer(global: &Global, options: Answer) -> anyhow::Result<Exit> {
-    let run = Conversation::with(global, &options.workflow_id).await?;
-    let question = choose(&run.status.questions, options.question.as_ref())?;
-    let sender = run.sender(options.sender)?;
+    let Answer { run: ToRun { workflow_id, sender, yes }, text, question } = options;
+    let run = Conversation::with(global, &workflow_id).await?;
+    let question = choose(&run.status.questions, question.as_ref())?;
+    let sender = run.sender(sender)?;
     output::note(card::question(question));
-    let typed = options.text.is_none();
-    let text = match options.text {
+    let typed = text.is_none();
+    let text = match text {
         Some(text) => text,
         None => ask::line("Your answer:", "give the answer behind the workflow id")?,
     };
@@ -29,7 +30,7 @@ pub async fn answer(global: &Global, options: Answer) -> anyhow::Result<Exit> {
     let question: QuestionId = question.question_id.parse()?;
     let asked = format!("answer {question} with `{}`?", render::escape_line(&text));
     // Whoever has just typed it, below the question, has confirmed it.
-    let asked = Some(asked.as_str()).filter(|_| !options.yes && !typed);
+    let asked = Some(asked.as_str()).filter(|_| !yes && !typed);
     run.tell(&sender, &Instruction::Answer { question, text }, asked).await
 }
 

@@ -143,8 +143,8 @@ async fn ask(temporal: &Temporal, run: Found) -> Result<Vec<Waiting>, Silent> {
 
 async fn waiting_in(temporal: &Temporal, run: &Found) -> anyhow::Result<Vec<Waiting>> {
     let handle = temporal.execution(&run.workflow_id, &run.run_id);
-    let Some(status): Option<Status> = temporal.query(&handle, "status").await? else { return Ok(Vec::new()) };
-    let requests = if status.waiting.is_empty() { Vec::new() } else { temporal.query(&handle, "pending").await? };
+    let Some(status) = temporal.status(&handle).await? else { return Ok(Vec::new()) };
+    let requests = if status.waiting.is_empty() { Vec::new() } else { temporal.pending(&handle).await? };
     Ok(all_of(run, status, requests))
 }
 

@@ -12,7 +12,7 @@ use super::{
     tell::{TAKEN_WITHIN, has_ended, not_taken, said, until},
 };
 use crate::{
-    cli::{Approve, Decide, Global},
+    cli::{Approve, Decide, Global, ToRun},
     connection::{self, Handle, Temporal},
     output::{self, Exit, Refused, UsageError},
 };
@@ -49,10 +49,11 @@ pub async fn reject(global: &Global, options: Decide) -> anyhow::Result<Exit> {
 /// Shows the card, asks for confirmation, sends the decision and prints what came of it.
 async fn decide(global: &Global, options: Decide, verdict: Verdict, change: &Change) -> anyhow::Result<Exit> {
     let temporal = connection::connect(global).await?;
-    let handle = temporal.handle(&options.workflow_id);
-    let pending: Vec<PendingRequest> = temporal.query(&handle, "pending").await?;
-    let request = choose(&pending, options.request.as_ref())?;
-    let sender = Sender::new(options.sender, &request.accepts)?;
+    let Decide { run: ToRun { workflow_id, sender, yes }, request } = options;
+    let handle = temporal.handle(&workflow_id);
+    let pending = temporal.pending(&handle).await?;
+    let request = choose(&pending, request.as_ref())?;
+    let sender = Sender::new(sender, &request.accepts)?;
     output::note(&request.card);
     let arguments = match edit::arguments(change, request)? {
         edit::Edited::Kept => None,
@@ -61,7 +62,7 @@ async fn decide(global: &Global, options: Decide, verdict: Verdict, change: &Cha
     };
     let decision = Decision { request, verdict, arguments: arguments.as_ref() };
     let ready = sender.ready(|| decision.statement(sender.comment()))?;
-    if !options.yes && !ask::confirm(&decision.question())? {
+    if !yes && !ask::confirm(&decision.question())? {
         return Ok(ask::nothing_was_sent());
     }
     let mut said_so = decision.fields();
@@ -119,12 +120,12 @@ impl Decision<'_> {
 
     /// Sends it as a signal, which has no answer: the run shows what came of it.
     async fn signal(&self, temporal: &Temporal, handle: &Handle, message: &Value) -> anyhow::Result<Answer> {
-        let before: Option<Status> = temporal.query(handle, "status").await?;
+        let before = temporal.status(handle).await?;
         let refused_before = before.map_or(0, |status| status.refused_messages);
         temporal.signal(handle, self.verdict.as_str(), message).await?;
         let answer = until(TAKEN_WITHIN, async || {
-            let status: Option<Status> = temporal.query(handle, "status").await?;
-            let pending: Vec<PendingRequest> = temporal.query(handle, "pending").await?;
+            let status = temporal.status(handle).await?;
+            let pending = temporal.pending(handle).await?;
             Ok(status.and_then(|status| seen(self.request, refused_before, &status, &pending)))
         });
         answer.await?.with_context(not_taken)

@@ -228,7 +228,7 @@ async fn first_request(temporal: &Temporal, handle: &Handle) -> anyhow::Result<O
     let deadline = Instant::now() + ASKED_WITHIN;
     let mut ended = pin!(temporal.ended(handle));
     loop {
-        let asked = temporal.query::<Vec<PendingRequest>>(handle, "pending");
+        let asked = temporal.pending(handle);
         tokio::select! {
             ended = &mut ended => return ended.map(|_| None),
             pending = asked => {

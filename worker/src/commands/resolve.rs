@@ -6,7 +6,7 @@ use mandate_workflows::snapshot::Status;
 
 use super::tell::Conversation;
 use crate::{
-    cli::{Global, Resolve},
+    cli::{Global, Resolve, ToRun},
     output::{self, Exit, Refused},
 };
 
@@ -16,13 +16,14 @@ use crate::{
 /// [`Refused`] when the call's outcome is not unknown, or the word does not count; [`output::UsageError`] for a way of
 /// proof that the run does not accept, and without a terminal and without `--yes`.
 pub async fn resolve(global: &Global, options: Resolve) -> anyhow::Result<Exit> {
-    let run = Conversation::with(global, &options.workflow_id).await?;
-    let card = known(&run.status, options.call)?;
-    let sender = run.sender(options.sender)?;
+    let Resolve { run: ToRun { workflow_id, sender, yes }, call, resolution } = options;
+    let run = Conversation::with(global, &workflow_id).await?;
+    let card = known(&run.status, call)?;
+    let sender = run.sender(sender)?;
     output::note(card);
-    let asked = format!("say that {} {}?", options.call, words(options.resolution));
-    let asked = Some(asked.as_str()).filter(|_| !options.yes);
-    run.tell(&sender, &Instruction::Resolve { call: options.call, resolution: options.resolution }, asked).await
+    let asked = format!("say that {call} {}?", words(resolution));
+    let asked = Some(asked.as_str()).filter(|_| !yes);
+    run.tell(&sender, &Instruction::Resolve { call, resolution }, asked).await
 }
 
 /// What is known of the call. A worker that is older than this program says only which calls they are.

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, pin::pin, time::Duration};
 use mandate_domain::{
     AgentResult, AgentTask, EndReason, Evidence, Proof, RunState, Statement, proof::StartSaid, render,
 };
-use mandate_workflows::snapshot::{PendingRequest, Status};
+use mandate_workflows::snapshot::Status;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::{card, sender::Sender};
@@ -101,7 +101,7 @@ impl Seen {
         ticks.tick().await;
         // The handle names the first execution; a continued run is asked by its workflow id.
         let newest = temporal.handle(&handle.info().workflow_id);
-        let Ok(Some(status)) = temporal.query::<Option<Status>>(&newest, "status").await else { return };
+        let Ok(Some(status)) = temporal.status(&newest).await else { return };
         if let Some(line) = self.changed(line_of(&status)) {
             output::note(line);
         }
@@ -111,7 +111,7 @@ impl Seen {
         if status.waiting.iter().all(|request| self.cards.contains(request)) {
             return;
         }
-        let Ok(pending) = temporal.query::<Vec<PendingRequest>>(&newest, "pending").await else { return };
+        let Ok(pending) = temporal.pending(&newest).await else { return };
         for request in pending.into_iter().filter(|request| self.cards.insert(request.request_id.clone())) {
             output::note(format_args!("\n{}", request.card));
         }

@@ -4,6 +4,7 @@ use anyhow::Context as _;
 use mandate_domain::{RunState, render};
 use mandate_workflows::snapshot::Status;
 
+use super::tell::NOT_BEGUN;
 use crate::{
     cli::{self, Global},
     connection,
@@ -17,8 +18,7 @@ use crate::{
 pub async fn status(global: &Global, options: &cli::Status) -> anyhow::Result<Exit> {
     let temporal = connection::connect(global).await?;
     let handle = temporal.handle(&options.workflow_id);
-    let status: Option<Status> = temporal.query(&handle, "status").await?;
-    let status = status.context("the run has not begun: its worker has not opened it yet")?;
+    let status = temporal.status(&handle).await?.context(NOT_BEGUN)?;
     match options.output {
         OutputFormat::Json => output::json(&status)?,
         OutputFormat::Text => output::data(text(&status))?,

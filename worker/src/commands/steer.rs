@@ -4,7 +4,7 @@ use mandate_domain::{Instruction, render};
 
 use super::{card, sender, tell::Conversation};
 use crate::{
-    cli::{Global, Pause, SenderOptions, Steer},
+    cli::{Global, Steer, ToRun},
     output::{self, Exit},
 };
 
@@ -14,43 +14,33 @@ use crate::{
 /// [`output::Refused`] when it does not count; [`output::UsageError`] for a way of proof that the run does not accept,
 /// and without a terminal and without `--yes`.
 pub async fn steer(global: &Global, options: Steer) -> anyhow::Result<Exit> {
-    let Steer { workflow_id, text, sender, yes } = options;
+    let Steer { run, text } = options;
     sender::check_text(&text)?;
     let asked = format!("tell the agent `{}`?", render::escape_line(&text));
-    let asked = Some(asked).filter(|_| !yes);
-    say(global, &workflow_id, sender, &Instruction::Steer { text }, asked.as_deref()).await
+    say(global, run, &Instruction::Steer { text }, &asked).await
 }
 
 /// Lets a run wait.
 ///
 /// # Errors
 /// As [`steer`].
-pub async fn pause(global: &Global, options: Pause) -> anyhow::Result<Exit> {
-    let Pause { workflow_id, sender, yes } = options;
-    let asked = Some("pause it?").filter(|_| !yes);
-    say(global, &workflow_id, sender, &Instruction::Pause, asked).await
+pub async fn pause(global: &Global, run: ToRun) -> anyhow::Result<Exit> {
+    say(global, run, &Instruction::Pause, "pause it?").await
 }
 
 /// Lets a paused run go on.
 ///
 /// # Errors
 /// As [`steer`].
-pub async fn resume(global: &Global, options: Pause) -> anyhow::Result<Exit> {
-    let Pause { workflow_id, sender, yes } = options;
-    let asked = Some("let it go on?").filter(|_| !yes);
-    say(global, &workflow_id, sender, &Instruction::Resume, asked).await
+pub async fn resume(global: &Global, run: ToRun) -> anyhow::Result<Exit> {
+    say(global, run, &Instruction::Resume, "let it go on?").await
 }
 
 /// Shows where the run stands, asks, and sends.
-async fn say(
-    global: &Global,
-    workflow_id: &str,
-    sender: SenderOptions,
-    instruction: &Instruction,
-    asked: Option<&str>,
-) -> anyhow::Result<Exit> {
-    let run = Conversation::with(global, workflow_id).await?;
+async fn say(global: &Global, run: ToRun, instruction: &Instruction, question: &str) -> anyhow::Result<Exit> {
+    let ToRun { workflow_id, sender, yes } = run;
+    let run = Conversation::with(global, &workflow_id).await?;
     let sender = run.sender(sender)?;
-    output::note(card::run(workflow_id, &run.status));
-    run.tell(&sender, instruction, asked).await
+    output::note(card::run(&workflow_id, &run.status));
+    run.tell(&sender, instruction, Some(question).filter(|_| !yes)).await
 }

@@ -26,6 +26,8 @@ use crate::{
 const POLL_EVERY: Duration = Duration::from_millis(300);
 /// How long the run may take to review what a person says.
 pub(super) const TAKEN_WITHIN: Duration = Duration::from_mins(1);
+/// What a person reads who asks too early.
+pub(super) const NOT_BEGUN: &str = "the run has not begun: its worker has not opened it yet";
 /// The states in which nothing is taken any more.
 const ENDED: [RunState; 4] = [RunState::Completed, RunState::Stopped, RunState::Failed, RunState::Cancelled];
 
@@ -44,8 +46,7 @@ impl Conversation {
     pub(super) async fn with(global: &Global, workflow_id: &str) -> anyhow::Result<Self> {
         let temporal = connection::connect(global).await?;
         let handle = temporal.handle(workflow_id);
-        let status: Option<Status> = temporal.query(&handle, "status").await?;
-        let status = status.context("the run has not begun: its worker has not opened it yet")?;
+        let status = temporal.status(&handle).await?.context(NOT_BEGUN)?;
         Ok(Self { temporal, handle, status })
     }
 
@@ -96,7 +97,7 @@ impl Conversation {
 
     async fn answer(&self, message_id: &str) -> anyhow::Result<Answer> {
         let answer = until(TAKEN_WITHIN, async || {
-            let status: Option<Status> = self.temporal.query(&self.handle, "status").await?;
+            let status = self.temporal.status(&self.handle).await?;
             Ok(status.and_then(|status| seen(&status, message_id)))
         });
         answer.await?.with_context(not_taken)

@@ -43,8 +43,8 @@ enum Came<'a> {
 /// When stdout cannot be written.
 pub(super) async fn report(temporal: &Temporal, handle: &Handle, call: ToolCallId) -> anyhow::Result<()> {
     let told = until(FOLLOWED, async || {
-        let status: Option<Status> = temporal.query(handle, "status").await?;
-        let pending: Vec<PendingRequest> = temporal.query(handle, "pending").await?;
+        let status = temporal.status(handle).await?;
+        let pending = temporal.pending(handle).await?;
         let lines: Vec<Line> = temporal.query(handle, "transcript").await?;
         Ok(status.as_ref().and_then(|status| came(call, status, &pending, &lines)).map(|came| text(call, &came)))
     });
