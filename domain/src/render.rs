@@ -71,6 +71,35 @@ fn longest_backticks(text: &str) -> usize {
     text.split(|c| c != '`').map(str::len).max().unwrap_or(0)
 }
 
+/// A JSON object as its text says it, with each of its members on its own line. Other text stays as it is.
+#[must_use]
+pub fn members(json: &str) -> String {
+    let Some(inner) = json.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')) else { return json.to_owned() };
+    if inner.is_empty() {
+        return json.to_owned();
+    }
+    let mut shown = String::from("{\n  ");
+    let (mut depth, mut quoted, mut escaped) = (0_usize, false, false);
+    for c in inner.chars() {
+        shown.push(c);
+        if quoted {
+            quoted = escaped || c != '"';
+            escaped = !escaped && c == '\\';
+            continue;
+        }
+        match c {
+            '"' => quoted = true,
+            '{' | '[' => depth += 1,
+            '}' | ']' => depth = depth.saturating_sub(1),
+            ',' if depth == 0 => shown.push_str("\n  "),
+            ':' if depth == 0 => shown.push(' '),
+            _ => {}
+        }
+    }
+    shown.push_str("\n}");
+    shown
+}
+
 /// A value quoted for a POSIX shell (IEEE Std 1003.1, 2.2.2 Single-Quotes). Plain words stay as they are.
 #[must_use]
 pub fn shell_quote(value: &str) -> String {
@@ -196,7 +225,7 @@ pub fn request_card(workflow_id: &str, waiting: &WaitingRequest, accepts: &[Proo
     if let Some(digest) = &request.digest {
         let _ = writeln!(card, "- digest of the request, for proofs: `{digest}`");
     }
-    let _ = writeln!(card, "\nArguments:\n\n{}", fence(&request.arguments_shown));
+    let _ = writeln!(card, "\nArguments:\n\n{}", fence(&members(&request.arguments_shown)));
     let commands = decide_commands(workflow_id, request.id.as_str(), accepts).join("\n");
     let _ = writeln!(card, "Approve or reject{}:\n\n{}", Shown::of(accepts).advice(), fence(&commands));
     card
@@ -372,6 +401,19 @@ mod tests {
         let asked = r#"{"context":"he called twice","options":["yes","no"],"question":"Refund him?"}"#;
         assert_eq!(question_text(asked), "Refund him?\nhe called twice\n- yes\n- no");
         assert_eq!(question_text("no JSON"), "no JSON");
+    }
+
+    #[test]
+    fn the_members_of_an_object_stand_on_lines_of_their_own() {
+        let json = r#"{"a":1.50,"b":[{"c":1},2],"d":{"e":3,"f":4},"g\"\\":"h, {\"i\": \\","j":""}"#;
+        let lines = ["{", r#"  "a": 1.50,"#, r#"  "b": [{"c":1},2],"#, r#"  "d": {"e":3,"f":4},"#];
+        let lines = [&lines[..], &[r#"  "g\"\\": "h, {\"i\": \\","#, r#"  "j": """#, "}"]].concat();
+        assert_eq!(members(json), lines.join("\n"));
+        let same: serde_json::Value = serde_json::from_str(json).unwrap();
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&members(json)).unwrap(), same);
+        for other in ["{}", "[1,2]", "{", "no JSON", ""] {
+            assert_eq!(members(other), other);
+        }
     }
 
     #[test]

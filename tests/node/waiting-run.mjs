@@ -41,12 +41,30 @@ function look() {
   };
 }
 
+/** Goes to the tab and reads every frame of the page once: whether the text stands on it, what Markdown became, the title. */
+async function round(page) {
+  // A tab's text ends in a count, as in "History 38".
+  await page.evaluate((name) => {
+    const place = `/${name.toLowerCase().replace(" ", "-")}`;
+    const tab = [...document.querySelectorAll("a, button")].find((tab) => tab.textContent.trim().startsWith(name));
+    if (tab && !location.pathname.endsWith(place)) tab.click();
+  }, tabName);
+  let stands = false;
+  const rendered = [];
+  for (const frame of page.frames()) {
+    stands ||= await frame.evaluate((text) => document.body?.textContent.includes(text) ?? false, text);
+    // Summary, details and current details are rendered as Markdown in frames of their own.
+    if (new URL(frame.url()).pathname === "/render") rendered.push(await frame.evaluate(look));
+  }
+  return [stands, rendered, await page.title()];
+}
+
 const profile = await mkdtemp(join(tmpdir(), "mandate-browser-"));
 let browser;
 let found = false;
 let problem;
 let title;
-const shown = [];
+let shown = [];
 const elsewhere = new Set();
 const dialogs = [];
 try {
@@ -66,31 +84,18 @@ try {
     await dialog.dismiss();
   });
   await page.goto(url, { waitUntil: "domcontentloaded", timeout: DEADLINE_MS });
-  try {
-    // Summary, details and current details are on a tab of their own, rendered as Markdown in frames.
-    const deadline = Date.now() + DEADLINE_MS;
-    while (!found && Date.now() < deadline) {
-      // A tab's text ends in a count, as in "History 38".
-      await page.evaluate((name) => {
-        const place = `/${name.toLowerCase().replace(" ", "-")}`;
-        const tab = [...document.querySelectorAll("a, button")].find((tab) => tab.textContent.trim().startsWith(name));
-        if (tab && !location.pathname.endsWith(place)) tab.click();
-      }, tabName);
-      for (const frame of page.frames()) {
-        // A frame that is being replaced cannot be read; the next round reads its successor.
-        const content = await frame.evaluate(() => document.body?.textContent ?? "").catch(() => "");
-        found ||= content.includes(text);
-      }
-      if (!found) await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+  const deadline = Date.now() + DEADLINE_MS;
+  while (!found && Date.now() < deadline) {
+    try {
+      [found, shown, title] = await round(page);
+      problem = "the text did not appear";
+    } catch (error) {
+      // The page replaced a frame while it was read; the next round reads its successor.
+      problem = error.message;
     }
-    if (!found) problem = "the text did not appear";
-    for (const frame of page.frames().filter((frame) => new URL(frame.url()).pathname === "/render")) {
-      shown.push(await frame.evaluate(look));
-    }
-    title = await page.title();
-  } catch (error) {
-    problem = error.message;
+    if (!found) await new Promise((resolve) => setTimeout(resolve, POLL_MS));
   }
+  if (found) problem = undefined;
   await page.screenshot({ path: screenshot });
 } catch (error) {
   problem = error.message;
