@@ -21,6 +21,7 @@ use mandate_tests::On;
 mod path {
     #[path = "../../benches/governed_path/measure.rs"]
     pub(crate) mod measure;
+    mod histories;
     mod run;
     mod world;
 }

@@ -4,7 +4,11 @@ use mandate_activities::store::Store;
 use mandate_domain::{audit::AuditRecord, audit::RecordBody};
 
 use super::Finding;
-use crate::{commands::open_store, config::Config, output};
+use crate::{
+    commands::{open_store, place_of},
+    config::Config,
+    output,
+};
 
 const RUNS: &str = "runs";
 /// How many of them are named.
@@ -12,8 +16,9 @@ const NAMED_MAX: usize = 3;
 
 /// One line, where the store can be asked.
 pub(super) async fn checks(config: &Config) -> Option<Finding> {
-    let path = &config.store.path;
-    let inspection = if path.exists() { Store::inspect(path).await.ok()? } else { return None };
+    // A store that cannot be asked is the check `store`'s to tell.
+    let place = place_of(&config.store).await.ok()?;
+    let inspection = if place.has_store().await.ok()? { Store::inspect(&place).await.ok()? } else { return None };
     if inspection.schema != inspection.schema_known {
         return None;
     }
