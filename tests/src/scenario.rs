@@ -233,10 +233,14 @@ impl Scenario {
         self.temporal(&[&start[..], &["--input", input]].concat()).await.ok();
     }
 
-    /// Sends a signal as a person does.
+    /// Sends a signal as a person does, who sends it again when the server says that it was too busy to take it.
     pub async fn signal(&self, signal: &str, input: &str) -> Said {
         let send = ["workflow", "signal", "--workflow-id", &self.name, "--name", signal];
-        self.temporal(&[&send[..], &["--input", input]].concat()).await
+        until("the server takes the signal", async || {
+            let said = self.temporal(&[&send[..], &["--input", input]].concat()).await;
+            (!said.stderr.contains("Workflow is busy")).then_some(said)
+        })
+        .await
     }
 
     /// Sends a signal through the client: many at once are faster that way. Whether it was taken.
