@@ -4,7 +4,6 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use mandate_activities::{
@@ -13,6 +12,7 @@ use mandate_activities::{
     tools::{CallToolError, PrepareToolError, PreparedTool, ToolAnswer, ToolSet},
 };
 use mandate_domain::{EffectId, PersonId, ServerName, ToolCallId, ToolDefinition, ToolName, ToolReach};
+use mandate_tests::until_it_holds;
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -140,15 +140,6 @@ fn cents(amount: i64) -> Value {
     json!({ "order_id": "o1", "amount_cents": amount, "currency": "EUR" })
 }
 
-async fn wait_until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    let wait = async {
-        while !holds().await {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(20), wait).await.unwrap_or_else(|_| panic!("never: {what}"));
-}
-
 /// A process that ended but was not yet fetched by its parent counts as ended.
 fn is_running(pid: Pid) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
@@ -180,7 +171,7 @@ async fn a_server_killed_in_a_call_leaves_the_outcome_unknown_and_the_check_know
     let prepared = fixture.tools.prepare(&refund()).await.unwrap();
     let stale = fixture.tools.prepare(&refund()).await.unwrap();
     let kill_it = async {
-        wait_until("the payment is written", async || fixture.count("payments").await == 1).await;
+        until_it_holds("the payment is written", async || fixture.count("payments").await == 1).await;
         kill(fixture.pid().unwrap(), Signal::SIGKILL).unwrap();
     };
     let (ended, ()) = tokio::join!(fixture.call_prepared(prepared, 0, cents(50_000)), kill_it);
@@ -245,7 +236,7 @@ async fn a_mute_server_and_a_crash_are_outages_and_say_why() {
     let mute = reason(settings("echo $$ > pid; exec sleep 1000", 1)).await;
     assert!(mute.contains("within 1 s"), "{mute}");
     let pid = std::fs::read_to_string(folder.path().join("pid")).unwrap().trim().parse().map(Pid::from_raw).unwrap();
-    wait_until("the mute server is gone", async || !is_running(pid)).await;
+    until_it_holds("the mute server is gone", async || !is_running(pid)).await;
     let crashed = reason(settings("echo the database is locked >&2; exit 3", 20)).await;
     assert!(crashed.contains("the database is locked"), "{crashed}");
     let missing = ServerSettings { program: "/nowhere/server".into(), ..settings("", 20) };
@@ -275,9 +266,9 @@ async fn nothing_that_a_server_started_outlives_the_close() {
         exec $SERVER"#;
     let fixture = Fixture::of(stubborn, "");
     fixture.tools.prepare(&refund()).await.unwrap();
-    wait_until("the grandchild runs", async || fixture.pid().is_some()).await;
+    until_it_holds("the grandchild runs", async || fixture.pid().is_some()).await;
     let pid = fixture.pid().unwrap();
     assert!(is_running(pid));
     fixture.tools.close().await;
-    wait_until("the grandchild is gone", async || !is_running(pid)).await;
+    until_it_holds("the grandchild is gone", async || !is_running(pid)).await;
 }

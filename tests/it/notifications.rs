@@ -63,7 +63,7 @@ fn ids(deliveries: &[Delivery]) -> BTreeSet<&str> {
 fn a_request_its_reminder_its_escalation_and_its_end_arrive_once_each() {
     run(async {
         let receiver = Receiver::new();
-        let gate = "@expires(\"PT8S\")\n@remind(\"PT1S\")\n@escalate(\"PT3S\")\n@escalate_to(\"platform\")";
+        let gate = "@expires(\"PT15S\")\n@remind(\"PT1S\")\n@escalate(\"PT3S\")\n@escalate_to(\"platform\")";
         let scenario = telling("notices", &receiver.url(), gate).await;
         let _worker = scenario.start_worker().await;
         scenario.start_run("Refund order o1").await;

@@ -40,7 +40,7 @@ pub use choices::Choices;
 pub use database::{Call, Payment};
 pub use history::{Event, History};
 pub use orders::{Behaviour, Order, Orders};
-pub use poll::{LONG, LONG_FOR_MANY, pass, until, until_within};
+pub use poll::{LONG, LONG_FOR_MANY, pass, until, until_it_holds, until_within};
 pub use process::{Process, Said, Usage, say, say_at_terminal};
 pub use receiver::{Closed, Delivery, Receiver};
 pub use scenario::{AGENT, Execution, Scenario, Told, Way};

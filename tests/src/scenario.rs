@@ -2,6 +2,7 @@
 
 mod accepted;
 mod many;
+mod payments;
 mod person;
 mod reconciled;
 mod stored;
@@ -269,10 +270,14 @@ impl Scenario {
         self.temporal(&[&start[..], &["--input", input]].concat()).await.ok();
     }
 
-    /// Sends a signal as a person does.
+    /// Sends a signal as a person does, who sends it again when the server says that it was too busy to take it.
     pub async fn signal(&self, signal: &str, input: &str) -> Said {
         let send = ["workflow", "signal", "--workflow-id", &self.name, "--name", signal];
-        self.temporal(&[&send[..], &["--input", input]].concat()).await
+        until("the server takes the signal", async || {
+            let said = self.temporal(&[&send[..], &["--input", input]].concat()).await;
+            (!said.stderr.contains("Workflow is busy")).then_some(said)
+        })
+        .await
     }
 
     /// Sends a signal through the client: many at once are faster that way. Whether it was taken.
@@ -393,49 +398,6 @@ impl Scenario {
     /// The current details, as the Web UI shows them.
     pub async fn details(&self) -> String {
         self.temporal(&["workflow", "metadata", "--workflow-id", &self.name]).await.ok()
-    }
-
-    /// Payments in the system of record.
-    pub async fn payments(&self) -> Vec<Payment> {
-        database::payments(&self.path("var/payments.db")).await
-    }
-
-    /// Refund requests that the system of record received.
-    pub async fn refund_calls(&self) -> Vec<Call> {
-        self.calls("refund_payment").await
-    }
-
-    /// Requests to read an order that it received.
-    pub async fn read_calls(&self) -> Vec<Call> {
-        self.calls("read_order").await
-    }
-
-    async fn calls(&self, tool: &str) -> Vec<Call> {
-        let calls = database::calls(&self.path("var/payments.db")).await;
-        calls.into_iter().filter(|call| call.tool == tool).collect()
-    }
-
-    /// Puts an order with a long text into the system of record.
-    pub async fn big_order(&self, order: &str, bytes: usize) {
-        self.order(order, &"x".repeat(bytes)).await;
-    }
-
-    /// Puts an order into the system of record.
-    pub async fn order(&self, order: &str, items: &str) {
-        database::add_order(&self.new_payments().await, order, items).await;
-    }
-
-    /// Puts a customer into the system of record.
-    pub async fn customer(&self, customer: &str, name: &str, email: &str) {
-        database::add_customer(&self.new_payments().await, customer, name, email).await;
-    }
-
-    /// The system of record before any worker: the server makes its file, then sees that nobody is there.
-    async fn new_payments(&self) -> PathBuf {
-        let database = self.path("var/payments.db");
-        say(&program("refunds-mcp"), &["--database", database.to_str().expect("text")], &[], self.world.folder.path())
-            .await;
-        database
     }
 
     /// Characters of all messages of the store.

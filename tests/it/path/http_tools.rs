@@ -2,7 +2,7 @@
 //! What was done is read from the server's own record.
 
 use mandate_domain::{KnownBy, RecordBody, RefusalKind, ToolCallOutcome};
-use mandate_tests::{Behaviour, Orders};
+use mandate_tests::{Behaviour, Orders, until_it_holds};
 
 use super::{
     quarantine::lock_up,
@@ -236,7 +236,7 @@ async fn a_server_that_is_down_is_waited_for_and_nothing_is_recorded_of_a_call()
     let world = world(&orders, PLAIN, CALL).await;
     let mut run = Run::proposed(&world).await;
     drop(orders);
-    super::world::wait_until("it has closed", async || {
+    until_it_holds("it has closed", async || {
         let failed = run.try_call("t1.0").await.unwrap_err();
         failed.kind == "ToolServerUnreachable" && failed.again
     })

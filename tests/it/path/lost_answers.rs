@@ -1,11 +1,12 @@
 //! A call that was begun and not answered: what may be done about it depends on the tool, and nothing is done twice.
 
 use mandate_domain::{KnownBy, RecordBody, RefusalKind, ToolCallOutcome};
+use mandate_tests::until_it_holds;
 use nix::sys::signal::Signal;
 
 use super::{
     run::{BO, READ, Run, call, refund},
-    world::{Folder, World, on_both_engines, wait_until},
+    world::{Folder, World, on_both_engines},
 };
 
 /// Loses the worker in the first call after `reached`: its attempt ends there, as if the process had died.
@@ -13,7 +14,7 @@ async fn lose_worker(run: &mut Run<'_>, reached: impl AsyncFnMut() -> bool) {
     let input = run.call_input("t1.0");
     tokio::select! {
         ended = call(&run.worker, input) => panic!("answered: {ended:?}"),
-        () = wait_until("the call is on its way", reached) => {}
+        () = until_it_holds("the call is on its way", reached) => {}
     }
     run.next_worker().await;
 }
@@ -148,7 +149,7 @@ async fn a_server_that_dies_in_a_call_doubles_nothing() {
     let world = Folder::proposing(&[&refund(4_500)]).server(SLOW).world().await;
     let mut run = Run::proposed(&world).await;
     let kill_it = async {
-        wait_until("the payment is written", async || !world.payments().await.is_empty()).await;
+        until_it_holds("the payment is written", async || !world.payments().await.is_empty()).await;
         world.signal_server(Signal::SIGKILL);
     };
     let input = run.call_input("t1.0");

@@ -1,11 +1,12 @@
 //! What is not there: a tool server that cannot be started or dies. Before the intent an outage is only waited for.
 
 use mandate_domain::RecordBody;
+use mandate_tests::until_it_holds;
 use nix::sys::signal::Signal;
 
 use super::{
     run::{Run, open, refund},
-    world::{Folder, on_both_engines, wait_until},
+    world::{Folder, on_both_engines},
 };
 
 async fn a_tool_server_that_cannot_be_started_keeps_a_run_from_opening_and_may_pass() {
@@ -43,7 +44,7 @@ async fn a_tool_server_that_died_between_two_calls_is_started_again() {
     let mut run = Run::proposed(&world).await;
     run.returned("t1.0").await;
     world.signal_server(Signal::SIGKILL);
-    wait_until("the server is back", async || run.try_call("t1.1").await.is_ok_and(|_| true)).await;
+    until_it_holds("the server is back", async || run.try_call("t1.1").await.is_ok_and(|_| true)).await;
     run.turn().await;
     assert_eq!(run.paid().await, [4_500, 5_500]);
     // Noticed too late, the claim was given back; noticed in time, there was none.

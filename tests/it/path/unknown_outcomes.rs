@@ -1,12 +1,13 @@
 //! What people may say of a call whose outcome nobody knows, and what counts when the outcome comes after all.
 
 use mandate_domain::{RecordBody, RefusalKind, Resolution, ToolCallOutcome};
+use mandate_tests::until_it_holds;
 use nix::sys::signal::Signal;
 
 use super::{
     quarantine::{lift, lock},
     run::{ANA, BO, EVE, Run, call, instruct, refund},
-    world::{Folder, World, on_both_engines, wait_until},
+    world::{Folder, World, on_both_engines},
 };
 
 const CHECK: &str = "check = \"payments.refund_status\"\nsettles_within_secs = 10\n";
@@ -24,7 +25,7 @@ async fn world() -> World {
 async fn parked(world: &World) -> Run<'_> {
     let mut run = Run::proposed(world).await;
     let kill_it = async {
-        wait_until("the payment is written", async || !world.payments().await.is_empty()).await;
+        until_it_holds("the payment is written", async || !world.payments().await.is_empty()).await;
         world.signal_server(Signal::SIGKILL);
     };
     let (outcome, ()) = tokio::join!(run.call("t1.0"), kill_it);
@@ -135,7 +136,7 @@ async fn an_outcome_that_came_in_before_the_word_of_a_person_stands() {
     let input = run.call_input("t1.0");
     let first = std::mem::replace(&mut run.worker, world.worker().await);
     let meanwhile = async {
-        wait_until("the call is begun", async || world.effect("t1.0").await.is_some()).await;
+        until_it_holds("the call is begun", async || world.effect("t1.0").await.is_some()).await;
         assert!(matches!(run.look_up("t1.0").await, ToolCallOutcome::OutcomeUnknown { .. }));
         world.signal_server(Signal::SIGCONT);
     };
@@ -156,7 +157,7 @@ async fn an_outcome_that_comes_after_the_word_of_a_person_is_recorded_as_late() 
     let input = run.call_input("t1.0");
     let first = std::mem::replace(&mut run.worker, world.worker().await);
     let meanwhile = async {
-        wait_until("the call is begun", async || world.effect("t1.0").await.is_some()).await;
+        until_it_holds("the call is begun", async || world.effect("t1.0").await.is_some()).await;
         run.look_up("t1.0").await;
         let settled = run.resolve("t1.0", Resolution::DidNotHappen, BO).await.settled.unwrap();
         world.signal_server(Signal::SIGCONT);

@@ -384,12 +384,3 @@ pub(super) fn environment(activities: AgentActivities, task: Task) -> ActivityEn
         .build();
     ActivityEnvironment::builder().register_activities(activities).info(info).build()
 }
-
-pub(super) async fn wait_until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    let wait = async {
-        while !holds().await {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(20), wait).await.unwrap_or_else(|_| panic!("never: {what}"));
-}
