@@ -18,7 +18,10 @@ use crate::{
 
 mod answer;
 mod builtin;
+mod child;
+mod lines;
 mod mcp;
+mod skim;
 mod stderr_tail;
 
 /// What a tool answered.

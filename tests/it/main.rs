@@ -50,6 +50,7 @@ mod questions;
 mod races;
 mod replay;
 mod revocation;
+mod sandbox;
 mod store_chain;
 mod tidy;
 mod web_ui;

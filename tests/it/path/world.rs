@@ -97,10 +97,7 @@ fn copy(from: &Path, to: &Path) {
 }
 
 fn programs() -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let folder = test.parent().and_then(Path::parent).unwrap().to_owned();
-    assert!(folder.join("refunds-mcp").exists(), "build it first: cargo build -p refunds-mcp");
-    folder
+    mandate_tests::program("mandate").parent().unwrap().to_owned()
 }
 
 impl Folder {
