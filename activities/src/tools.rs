@@ -23,6 +23,9 @@ mod lines;
 mod mcp;
 mod skim;
 mod stderr_tail;
+mod stop;
+
+pub use stop::Stop;
 
 /// What a tool answered.
 #[derive(Debug, Clone, PartialEq)]
@@ -100,6 +103,7 @@ pub enum PrepareToolError {
 pub struct PreparedTool {
     name: ToolName,
     timeout: Duration,
+    stop: Stop,
     reach: Reach,
 }
 
@@ -149,7 +153,8 @@ impl ToolSet {
             ToolReach::Builtin { tool } => Reach::Builtin(*tool),
             ToolReach::Mcp { server, tool: remote } => self.prepare_mcp(tool, server, remote).await?,
         };
-        Ok(PreparedTool { name: tool.name.clone(), timeout: Duration::from_secs(tool.timeout_secs), reach })
+        let timeout = Duration::from_secs(tool.timeout_secs);
+        Ok(PreparedTool { name: tool.name.clone(), timeout, stop: Stop::default(), reach })
     }
 
     async fn prepare_mcp(
@@ -233,6 +238,13 @@ impl PreparedTool {
         self
     }
 
+    /// The same tool, not to be sent once `stop` is asked, and to be broken off soon when it is.
+    #[must_use]
+    pub fn until(mut self, stop: Stop) -> Self {
+        self.stop = stop;
+        self
+    }
+
     /// The tool's name in the registry.
     #[must_use]
     pub fn name(&self) -> &ToolName {
@@ -247,6 +259,9 @@ impl PreparedTool {
     ) -> Result<ToolAnswer, CallToolError> {
         let not_sent = |reason: String| CallToolError::NotSent { tool: self.name.to_string(), reason };
         let unknown = |reason: String| CallToolError::OutcomeUnknown { tool: self.name.to_string(), reason };
+        if self.stop.is_asked() {
+            return Err(not_sent("it was to stop before it was sent".to_owned()));
+        }
         match &self.reach {
             Reach::Builtin(tool) => {
                 permit.may_send().map_err(|error| not_sent(error.to_string()))?;
@@ -259,7 +274,7 @@ impl PreparedTool {
                 // Last thing before the bytes go out: after this moment another worker may hold the effect.
                 permit.may_send().map_err(|error| not_sent(error.to_string()))?;
                 connection
-                    .call(tool, arguments, key, self.timeout)
+                    .call(tool, arguments, key, mcp::Patience { limit: self.timeout, stop: &self.stop })
                     .await
                     .map_err(|mcp::NoAnswer(reason)| unknown(reason))
             }

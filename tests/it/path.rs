@@ -4,8 +4,10 @@
 #![expect(clippy::wildcard_enum_match_arm, reason = "a test names what it expects and fails on everything else")]
 
 mod approvals;
+mod bad_servers;
 mod close;
 mod decisions;
+mod large_results;
 mod lost_answers;
 mod model;
 mod notices;

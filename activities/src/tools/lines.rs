@@ -24,8 +24,8 @@ use super::skim::{Answers, Skim, Skimmed};
 
 /// Code of the error that stands for an answer over the limit. Its data are a [`TooLarge`].
 pub(super) const TOO_LARGE: i32 = -39_001;
-/// So many bytes of one message are thrown away, at most: more comes from a server that does not stop.
-const THROWN_AWAY_MAX: u64 = 1 << 30;
+/// So many times its limit is read of one message, at most: more comes from a server that does not stop.
+const LIMITS_READ_MAX: u64 = 4;
 /// How much of a line that is no message an error shows, in characters.
 const SHOWN_CHARS_MAX: usize = 120;
 
@@ -94,8 +94,9 @@ impl<R: AsyncRead + Send + Unpin, W> Lines<R, W> {
                 None => self.line.extend_from_slice(part),
             }
             self.read.consume(taken);
-            if self.thrown_away.as_ref().is_some_and(|skim| skim.bytes() > THROWN_AWAY_MAX) {
-                return Err(format!("it wrote a message of more than {THROWN_AWAY_MAX} bytes"));
+            let most = LIMITS_READ_MAX.saturating_mul(self.limit as u64);
+            if self.thrown_away.as_ref().is_some_and(|skim| skim.bytes() > most) {
+                return Err(format!("it wrote a message of more than {most} bytes"));
             }
             if end.is_some() {
                 return Ok(self.thrown_away.take().map_or(Read::Line, |skim| Read::Skimmed(skim.end())));
@@ -220,16 +221,16 @@ mod tests {
         assert_eq!(given_up.reason(), reason, "{text}");
     }
 
-    fn left_out(id: Value, bytes: usize, is_error: bool) -> Value {
+    fn left_out(id: u32, bytes: usize, is_error: bool) -> Value {
         let data = json!({ "bytes": bytes, "limit": LIMIT, "is_error": is_error });
         json!({ "id": id, "error": { "code": TOO_LARGE, "message": "the answer is too large", "data": data } })
     }
 
     #[tokio::test]
     async fn an_answer_over_the_limit_is_thrown_away_and_its_call_is_told() {
-        let (small, large) = (answer(1, "a"), answer(2, &"x".repeat(1000)));
+        let (small, large) = (answer(1, "a"), answer(2, &"x".repeat(500)));
         let text = format!("{small}\n\n{large}\r\n{}\n", answer(3, "b"));
-        let expected = [json!({ "id": 1 }), left_out(json!(2), large.len() + 1, false), json!({ "id": 3 })];
+        let expected = [json!({ "id": 1 }), left_out(2, large.len() + 1, false), json!({ "id": 3 })];
         check(&text, &expected, None).await;
     }
 
@@ -242,6 +243,11 @@ mod tests {
             let reason = format!("it wrote a line that is no JSON-RPC message: `{no_message}`");
             check(&format!("{no_message}\n"), &[], Some(&reason)).await;
         }
+    }
+
+    #[tokio::test]
+    async fn a_message_without_end_ends_the_connection() {
+        check(&"x".repeat(LIMIT * 5), &[], Some("it wrote a message of more than 800 bytes")).await;
     }
 
     #[tokio::test]

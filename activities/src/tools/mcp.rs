@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     catalog::ServerSettings,
-    tools::{PrepareToolError, ToolAnswer},
+    tools::{PrepareToolError, Stop, ToolAnswer},
 };
 
 /// Where the key of an effect stands in `_meta`.
@@ -37,6 +37,10 @@ const IDEMPOTENCY_KEY: &str = "dev.mandate/idempotency-key";
 
 /// How long the connection may take to close.
 const CLOSE_LIMIT: Duration = Duration::from_secs(3);
+
+/// How long a call that is to stop may still be answered: a known end is worth more than an early one. Also an attempt
+/// that another one took the place of hears that it is to stop, and its late answer is worth a record.
+const STOP_GRACE: Duration = Duration::from_secs(10);
 
 /// How long an answer is looked for after the time of its call ran out.
 const LAST_LOOK: Duration = Duration::from_millis(500);
@@ -60,6 +64,29 @@ pub(super) struct Connection {
     input_schemas: BTreeMap<String, Value>,
     process: ServerProcess,
     given_up: GivenUp,
+}
+
+/// How long an answer is waited for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience<'a> {
+    /// Longest time.
+    pub(super) limit: Duration,
+    /// Soon after it is asked.
+    pub(super) stop: &'a Stop,
+}
+
+impl Patience<'_> {
+    /// Waits until it is over, and says why.
+    async fn over(self) -> String {
+        let stopped = async {
+            self.stop.asked().await;
+            tokio::time::sleep(STOP_GRACE).await;
+        };
+        match tokio::time::timeout(self.limit, stopped).await {
+            Ok(()) => format!("it was to stop, and did not answer within {} s more", STOP_GRACE.as_secs()),
+            Err(_) => format!("no answer within {} s", self.limit.as_secs()),
+        }
+    }
 }
 
 /// How a call ended without an answer.
@@ -97,13 +124,14 @@ impl Connection {
         self.input_schemas.get(tool)
     }
 
-    /// Sends one `tools/call` and waits for its one answer. Dropping the future sends a cancel notification.
+    /// Sends one `tools/call` and waits for its one answer. Where it is not waited for any longer, also because the future
+    /// is dropped, the server gets a cancel notification; what it answers to a call that was cancelled is not looked at.
     pub(super) async fn call(
         &self,
         tool: &str,
         arguments: Map<String, Value>,
         key: Option<String>,
-        limit: Duration,
+        patience: Patience<'_>,
     ) -> Result<ToolAnswer, NoAnswer> {
         let mut params = CallToolRequestParams::new(tool.to_owned()).with_arguments(arguments);
         if let Some(key) = key {
@@ -113,15 +141,14 @@ impl Connection {
         }
         // `RunningService::call_tool` would drive further rounds by itself, past policy and audit.
         let mut asked = pin!(self.peer.call_tool_once(params));
-        let ended = match tokio::time::timeout(limit, &mut asked).await {
-            Ok(ended) => Ok(ended),
+        let over = patience.over();
+        let answered = tokio::select! {
+            biased;
+            answered = &mut asked => Ok(answered),
             // A process that was frozen sees its timer before the answer that lies in the pipe.
-            Err(_) => tokio::time::timeout(LAST_LOOK, asked).await,
+            why = over => tokio::time::timeout(LAST_LOOK, asked).await.map_err(|_| NoAnswer(why)),
         };
-        let Ok(ended) = ended else {
-            return Err(NoAnswer(format!("no answer within {} s", limit.as_secs())));
-        };
-        match ended {
+        match answered? {
             Ok(CallToolResponse::Complete(result)) => Ok(answer::read(result)),
             Ok(CallToolResponse::InputRequired(_)) => {
                 Ok(answer::error(format!("error: `{tool}` asks for input, which is not supported")))

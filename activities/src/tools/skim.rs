@@ -6,15 +6,18 @@ use serde_json::Value;
 /// Longest id and longest name of a field that are kept, in bytes.
 const KEPT_BYTES_MAX: usize = 128;
 
-/// What a message that was passed over answers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What a message that was passed over answers. What comes later here outweighs what comes before it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Answers {
+    /// Nothing that is known of.
+    #[default]
+    Nothing,
     /// Its call returned.
     Result,
     /// It reports an error, of the protocol or of the tool.
     Error,
-    /// Nothing: it is a request or a notification.
-    Nothing,
+    /// It is a request or a notification itself.
+    Asks,
 }
 
 /// What is known of a message that was passed over.
@@ -42,9 +45,7 @@ pub(super) struct Skim {
     /// Behind a colon: what comes is a value.
     in_value: bool,
     id: Option<Value>,
-    is_error: bool,
-    is_result: bool,
-    is_request: bool,
+    answers: Answers,
 }
 
 impl Skim {
@@ -64,13 +65,11 @@ impl Skim {
     /// The message is at its end.
     pub(super) fn end(mut self) -> Skimmed {
         self.value_ends();
-        let answers = match (self.is_request, self.is_error, self.is_result) {
-            (true, ..) | (false, false, false) => Answers::Nothing,
-            (false, true, _) => Answers::Error,
-            (false, false, true) => Answers::Result,
+        let id = match self.answers {
+            Answers::Result | Answers::Error => self.id,
+            Answers::Nothing | Answers::Asks => None,
         };
-        let id = self.id.filter(|_| answers != Answers::Nothing);
-        Skimmed { id, bytes: self.bytes, answers }
+        Skimmed { id, bytes: self.bytes, answers: self.answers }
     }
 
     fn text(&mut self, byte: u8) {
@@ -130,8 +129,11 @@ impl Skim {
 
     fn value_begins(&mut self) {
         if self.depth == 1 && self.in_value {
-            self.is_result |= self.field(0) == br#""result""#;
-            self.is_error |= self.field(0) == br#""error""#;
+            match self.field(0) {
+                br#""result""# => self.found(Answers::Result),
+                br#""error""# => self.found(Answers::Error),
+                _ => {}
+            }
         }
     }
 
@@ -144,10 +146,14 @@ impl Skim {
         let word = std::mem::take(&mut self.word);
         match (self.depth, self.field(0), self.field(1)) {
             (1, br#""id""#, _) => self.id = serde_json::from_slice(&word).ok(),
-            (1, br#""method""#, _) => self.is_request = true,
-            (2, br#""result""#, br#""isError""#) => self.is_error |= word == b"true",
+            (1, br#""method""#, _) => self.found(Answers::Asks),
+            (2, br#""result""#, br#""isError""#) if word == b"true" => self.found(Answers::Error),
             _ => {}
         }
+    }
+
+    fn found(&mut self, answers: Answers) {
+        self.answers = self.answers.max(answers);
     }
 }
 
@@ -157,6 +163,7 @@ mod tests {
 
     use super::*;
 
+    #[expect(clippy::needless_pass_by_value, reason = "a table reads better")]
     fn check(message: &str, id: Option<Value>, answers: Answers) {
         for size in [1, 7, message.len()] {
             let mut skim = Skim::default();
@@ -183,8 +190,8 @@ mod tests {
 
     #[test]
     fn what_answers_nothing_has_no_id() {
-        check(r#"{"id":1,"method":"ping","params":{}}"#, None, Answers::Nothing);
-        check(r#"{"method":"notifications/message","params":{"data":"x"}}"#, None, Answers::Nothing);
+        check(r#"{"id":1,"method":"ping","params":{}}"#, None, Answers::Asks);
+        check(r#"{"method":"notifications/message","params":{"data":"x"}}"#, None, Answers::Asks);
         check("xxxx", None, Answers::Nothing);
         check(r#"{"id":{"a":1},"result":{}}"#, None, Answers::Result);
     }

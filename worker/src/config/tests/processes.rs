@@ -32,6 +32,16 @@ fn limits_of_processes_are_taken_as_written_and_zero_is_none() {
 }
 
 #[test]
+fn what_a_server_may_answer_is_bounded_and_so_is_what_a_model_is_given_of_it() {
+    assert_eq!(server("").1.answer_max_bytes, 32 << 20);
+    assert_eq!(server("answer_max_bytes = 4096").1.answer_max_bytes, 4096);
+    let more = "[servers.refunds]\nanswer_max_bytes = 268435457";
+    check("mandate.toml", "[servers.refunds]", more, "mandate.toml:6:20", &["`answer_max_bytes` must be from 4096"]);
+    let less = "[limits]\nresult_max_bytes = 1023\n[groups]";
+    check("mandate.toml", "[groups]", less, "mandate.toml:3:20", &["`result_max_bytes` must be from 1024"]);
+}
+
+#[test]
 fn a_limit_under_which_nothing_runs_is_refused() {
     for (key, value, lowest) in [("memory_max_bytes", 1, 16 << 20), ("open_files_max", 15, 16)] {
         let (old, new) = ("[servers.refunds]", format!("[servers.refunds]\n{key} = {value}"));
