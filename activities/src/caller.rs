@@ -53,9 +53,15 @@ impl Caller {
         &self.origin
     }
 
-    /// Refuses to begin an effect of a task that was cancelled. After the intent nobody asks any more.
+    /// Refuses to go on with a task that was cancelled, where nothing of its effect was sent.
     pub(crate) fn not_cancelled(&self) -> Result<(), ActivityFailure> {
         if self.context.is_cancelled() { Err(ActivityFailure::Cancelled) } else { Ok(()) }
+    }
+
+    /// Waits until the server says that nobody waits for this attempt any more, or the worker is to end.
+    pub(crate) fn cancelled(&self) -> impl Future<Output = ()> + Send + 'static {
+        let context = self.context.clone();
+        async move { context.cancelled().await }
     }
 
     /// When this attempt was started, by the Temporal server's clock: milliseconds since 1970-01-01 UTC. What people may

@@ -56,6 +56,37 @@ pub struct ServerSettings {
     pub directory: PathBuf,
     /// Longest time to connect, in seconds.
     pub connect_timeout_secs: u64,
+    /// Largest message of the server, and so largest result, in bytes as it arrives. A larger one is left out.
+    pub answer_max_bytes: u64,
+    /// The program `mandate`, under whose `sandbox-exec` it runs.
+    pub supervisor: PathBuf,
+    /// What each of its processes may use.
+    pub limits: ProcessLimits,
+}
+
+/// What each process of an MCP server may use. None leaves the worker's own limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProcessLimits {
+    /// Memory that it may write to, in bytes.
+    pub memory_max_bytes: Option<u64>,
+    /// Processor time, in seconds.
+    pub cpu_max_secs: Option<u64>,
+    /// Open files, sockets and pipes.
+    pub open_files_max: Option<u64>,
+    /// Size of a file that it writes, in bytes.
+    pub file_max_bytes: Option<u64>,
+}
+
+impl Default for ProcessLimits {
+    /// No bound on processor time: a server may live as long as its worker.
+    fn default() -> Self {
+        Self {
+            memory_max_bytes: Some(4 << 30),
+            cpu_max_secs: None,
+            open_files_max: Some(4096),
+            file_max_bytes: Some(1 << 30),
+        }
+    }
 }
 
 /// The value of an environment variable of a tool server.

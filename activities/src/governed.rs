@@ -37,6 +37,7 @@ mod builtins;
 mod call_tool;
 mod claim;
 mod close_run;
+mod cut;
 mod ends;
 mod identify;
 mod invoke_model;

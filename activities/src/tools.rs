@@ -19,16 +19,20 @@ use crate::{
 
 mod answer;
 mod builtin;
+mod child;
 mod http;
+mod lines;
 mod mcp;
 mod mcp_http;
 mod remote;
+mod skim;
 mod stderr_tail;
+mod stop;
+
+pub use stop::Stop;
 
 use remote::{Place, Remote};
-
-/// How long an answer is looked for after the time of its call ran out.
-const LAST_LOOK: Duration = Duration::from_millis(500);
+use stop::Patience;
 
 /// What a tool answered.
 #[derive(Debug, Clone, PartialEq)]
@@ -128,6 +132,7 @@ pub enum PrepareToolError {
 pub struct PreparedTool {
     name: ToolName,
     timeout: Duration,
+    stop: Stop,
     reach: Reach,
 }
 
@@ -204,7 +209,8 @@ impl ToolSet {
                 Reach::Http(Box::new(http::prepare(remote, tool, request).await?))
             }
         };
-        Ok(PreparedTool { name: tool.name.clone(), timeout: Duration::from_secs(tool.timeout_secs), reach })
+        let timeout = Duration::from_secs(tool.timeout_secs);
+        Ok(PreparedTool { name: tool.name.clone(), timeout, stop: Stop::default(), reach })
     }
 
     async fn prepare_mcp(
@@ -290,6 +296,13 @@ impl PreparedTool {
         self
     }
 
+    /// The same tool, not to be sent once `stop` is asked, and to be broken off soon when it is.
+    #[must_use]
+    pub fn until(mut self, stop: Stop) -> Self {
+        self.stop = stop;
+        self
+    }
+
     /// The tool's name in the registry.
     #[must_use]
     pub fn name(&self) -> &ToolName {
@@ -304,14 +317,18 @@ impl PreparedTool {
     ) -> Result<ToolAnswer, CallToolError> {
         let not_sent = |reason: String| CallToolError::NotSent { tool: self.name.to_string(), reason };
         let unknown = |reason: String| CallToolError::OutcomeUnknown { tool: self.name.to_string(), reason };
+        if self.stop.is_asked() {
+            return Err(not_sent("it was to stop before it was sent".to_owned()));
+        }
+        let patience = Patience { limit: self.timeout, stop: &self.stop };
         match self.reach {
             Reach::Builtin(tool) => {
                 permit.may_send().map_err(|error| not_sent(error.to_string()))?;
                 Ok(builtin::call(tool))
             }
-            Reach::Http(prepared) => prepared.call(permit, &self.name, &arguments, key, self.timeout).await,
+            Reach::Http(prepared) => prepared.call(permit, &self.name, &arguments, key, patience).await,
             Reach::McpHttp { connection, tool, _place } => {
-                connection.call(permit, &self.name, &tool, arguments, key, self.timeout).await
+                connection.call(permit, &self.name, &tool, arguments, key, patience).await
             }
             Reach::Mcp { connection, tool } => {
                 if connection.is_closed() {
@@ -320,7 +337,7 @@ impl PreparedTool {
                 // Last thing before the bytes go out: after this moment another worker may hold the effect.
                 permit.may_send().map_err(|error| not_sent(error.to_string()))?;
                 connection
-                    .call(&tool, arguments, key, self.timeout)
+                    .call(&tool, arguments, key, patience)
                     .await
                     .map_err(|mcp::NoAnswer(reason)| unknown(reason))
             }

@@ -82,6 +82,9 @@ pub struct RunLimits {
     pub model_timeout_secs: u64,
     /// Results and replies up to this size are inline in history; above it a reference and a preview.
     pub inline_max_bytes: u32,
+    /// Results up to this size are given to the model whole. Of a larger one it gets the beginning; `read_result` has the
+    /// rest.
+    pub result_max_bytes: u32,
     /// Turns after which the run continues as new, if the server does not suggest it before.
     pub turns_per_execution_max: u32,
 }
@@ -98,6 +101,7 @@ impl Default for RunLimits {
             tool_timeout_max_secs: 300,
             model_timeout_secs: 300,
             inline_max_bytes: 1024,
+            result_max_bytes: 64 * 1024,
             turns_per_execution_max: 300,
         }
     }

@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 const HELD_MS: &str = "14000";
 
 /// Sets the kind of `payments.refund` in the registry.
-pub(super) fn registered_as(scenario: &Scenario, lines: &str) {
+pub(crate) fn registered_as(scenario: &Scenario, lines: &str) {
     let file = "tools/payments.refund.toml";
     let text = fs::read_to_string(scenario.path(file)).unwrap();
     let kept = text.lines().filter(|line| {
@@ -206,5 +206,28 @@ fn a_plain_tool_is_never_called_again_and_its_late_answer_settles_it() {
         assert!(reason.contains("an outcome had come in meanwhile"), "{reason}");
         scenario.store_history("unknown-outcome").await;
         assert_eq!(scenario.refund_calls().await.len(), 1, "the refund is sent once");
+    });
+}
+
+/// The registry states that what has not happened after a second never will, which is not so: two requests are performed.
+#[test]
+fn a_check_that_is_believed_too_soon_doubles_the_effect_and_audit_verify_says_so() {
+    run(async {
+        let scenario = Scenario::new("frozen-doubled").await;
+        let lines =
+            "read_only = false\nidempotent = false\ncheck = \"payments.refund_status\"\nsettles_within_secs = 1";
+        registered_as(&scenario, lines);
+        let twice = async || (scenario.refund_calls().await.len() == 2).then_some(());
+        two_attempts(&scenario, Held::BeforePayment, twice).await;
+        scenario.wait_closed().await;
+        let late = late(&scenario, "t2.0").await;
+        let [(other, true)] = late[..] else { panic!("{late:?}") };
+        let counted = outcomes(&scenario, "t2.0").await;
+        let [(epoch, KnownBy::Answer)] = counted[..] else { panic!("{counted:?}") };
+        assert_ne!(epoch, other);
+        let verified = scenario.audit_verify().await;
+        assert!(verified.code == 1 && verified.stdout.contains("performed twice"), "{verified:?}");
+        // The server knew the key: the money moved once all the same.
+        assert_eq!(scenario.payments().await.len(), 1);
     });
 }

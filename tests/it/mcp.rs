@@ -7,12 +7,12 @@ use std::{
 };
 
 use mandate_activities::{
-    catalog::{EnvValue, SecretRef, ServerSettings},
+    catalog::{EnvValue, ProcessLimits, SecretRef, ServerSettings},
     governed::RecordedPermit,
     tools::{CallToolError, PrepareToolError, PreparedTool, ToolAnswer, ToolSet},
 };
 use mandate_domain::{EffectId, PersonId, ServerName, ToolCallId, ToolDefinition, ToolName, ToolReach};
-use mandate_tests::until_it_holds;
+use mandate_tests::{program, until_it_holds};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -21,32 +21,27 @@ use serde_json::{Map, Value, json};
 use sqlx::{Connection as _, SqliteConnection, sqlite::SqliteConnectOptions};
 use tempfile::TempDir;
 
-/// The server's program, built beside this test's own.
-fn refunds_server() -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let program = test.parent().and_then(Path::parent).unwrap().join("refunds-mcp");
-    assert!(program.exists(), "build it first: cargo build -p refunds-mcp");
-    program
-}
-
-struct Fixture {
-    folder: TempDir,
-    tools: ToolSet,
+/// A tool server in a folder of its own.
+pub(crate) struct Fixture {
+    pub(crate) folder: TempDir,
+    pub(crate) tools: ToolSet,
 }
 
 impl Fixture {
     /// A server started as `sh -c SCRIPT`, in which `$SERVER` starts the real one on a database of its own.
-    fn of(script: &str, args: &str) -> Self {
+    pub(crate) fn of(script: &str, args: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let database = folder.path().join("data/refunds.db");
-        let server = format!("{} --database {} {args}", refunds_server().display(), database.display());
-        let settings = ServerSettings {
-            program: "/bin/sh".into(),
-            args: vec!["-c".to_owned(), script.replace("$SERVER", &server)],
-            env: BTreeMap::from([("PLAIN".to_owned(), EnvValue::Plain("1".to_owned()))]),
-            directory: folder.path().to_owned(),
-            connect_timeout_secs: 20,
-        };
+        let script = script.replace("$SERVER", &format!("{} {args}", server_of(&folder).join(" ")));
+        let settings = settings(&folder, "/bin/sh".into(), vec!["-c".to_owned(), script]);
+        Self::with(folder, settings)
+    }
+
+    /// The real server behind `rogue-mcp` with these words before it, and other settings.
+    pub(crate) fn rogue(words: &[&str], change: impl FnOnce(&mut ServerSettings)) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let words = words.iter().map(|word| (*word).to_owned()).chain(server_of(&folder)).collect();
+        let mut settings = settings(&folder, program("rogue-mcp"), words);
+        change(&mut settings);
         Self::with(folder, settings)
     }
 
@@ -55,12 +50,17 @@ impl Fixture {
         Self { folder, tools }
     }
 
-    async fn call(&self, tool: &ToolDefinition, index: u32, arguments: Value) -> Result<ToolAnswer, CallToolError> {
+    pub(crate) async fn call(
+        &self,
+        tool: &ToolDefinition,
+        index: u32,
+        arguments: Value,
+    ) -> Result<ToolAnswer, CallToolError> {
         let prepared = self.tools.prepare(tool).await.unwrap();
         self.call_prepared(prepared, index, arguments).await
     }
 
-    async fn call_prepared(
+    pub(crate) async fn call_prepared(
         &self,
         prepared: PreparedTool,
         index: u32,
@@ -70,7 +70,7 @@ impl Fixture {
     }
 
     /// Rows of a table of the system of record.
-    async fn count(&self, table: &'static str) -> i64 {
+    pub(crate) async fn count(&self, table: &'static str) -> i64 {
         let options = SqliteConnectOptions::new().filename(self.folder.path().join("data/refunds.db")).read_only(true);
         let Ok(mut database) = SqliteConnection::connect_with(&options).await else { return 0 };
         let query = match table {
@@ -80,9 +80,28 @@ impl Fixture {
         sqlx::query_scalar(query).fetch_one(&mut database).await.unwrap_or(0)
     }
 
-    fn pid(&self) -> Option<Pid> {
+    pub(crate) fn pid(&self) -> Option<Pid> {
         let text = std::fs::read_to_string(self.folder.path().join("pid")).ok()?;
         text.trim().parse().ok().map(Pid::from_raw)
+    }
+}
+
+/// The command of the real server on a database in the folder.
+fn server_of(folder: &TempDir) -> [String; 3] {
+    let database = folder.path().join("data/refunds.db");
+    [program("refunds-mcp").display().to_string(), "--database".to_owned(), database.display().to_string()]
+}
+
+fn settings(folder: &TempDir, started: PathBuf, args: Vec<String>) -> ServerSettings {
+    ServerSettings {
+        program: started,
+        args,
+        env: BTreeMap::from([("PLAIN".to_owned(), EnvValue::Plain("1".to_owned()))]),
+        directory: folder.path().to_owned(),
+        connect_timeout_secs: 20,
+        answer_max_bytes: 32 << 20,
+        supervisor: program("mandate"),
+        limits: ProcessLimits::default(),
     }
 }
 
@@ -117,7 +136,7 @@ fn tool(name: &str, remote: &str, properties: Value, required: &[&str]) -> ToolD
     }
 }
 
-fn refund() -> ToolDefinition {
+pub(crate) fn refund() -> ToolDefinition {
     let properties = json!({
         "order_id": { "type": "string" },
         "amount_cents": { "type": "integer", "minimum": 1 },
@@ -127,21 +146,21 @@ fn refund() -> ToolDefinition {
     tool("payments.refund", "refund_payment", properties, &["order_id", "amount_cents", "currency"])
 }
 
-fn status() -> ToolDefinition {
+pub(crate) fn status() -> ToolDefinition {
     let properties = json!({ "idempotency_key": { "type": "string" } });
     tool("payments.refund_status", "refund_status", properties, &["idempotency_key"])
 }
 
-fn read_order() -> ToolDefinition {
+pub(crate) fn read_order() -> ToolDefinition {
     tool("orders.read", "read_order", json!({ "order_id": { "type": "string" } }), &["order_id"])
 }
 
-fn cents(amount: i64) -> Value {
+pub(crate) fn cents(amount: i64) -> Value {
     json!({ "order_id": "o1", "amount_cents": amount, "currency": "EUR" })
 }
 
 /// A process that ended but was not yet fetched by its parent counts as ended.
-fn is_running(pid: Pid) -> bool {
+pub(crate) fn is_running(pid: Pid) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z'))
 }
@@ -220,11 +239,8 @@ async fn parallel_calls_share_one_server() {
 async fn a_mute_server_and_a_crash_are_outages_and_say_why() {
     let folder = tempfile::tempdir().unwrap();
     let settings = |script: &str, secs| ServerSettings {
-        program: "/bin/sh".into(),
-        args: vec!["-c".to_owned(), script.to_owned()],
-        env: BTreeMap::new(),
-        directory: folder.path().to_owned(),
         connect_timeout_secs: secs,
+        ..settings(&folder, "/bin/sh".into(), vec!["-c".to_owned(), script.to_owned()])
     };
     let reason = async |settings: ServerSettings| {
         let fixture = Fixture::with(tempfile::tempdir().unwrap(), settings);
@@ -238,7 +254,7 @@ async fn a_mute_server_and_a_crash_are_outages_and_say_why() {
     let pid = std::fs::read_to_string(folder.path().join("pid")).unwrap().trim().parse().map(Pid::from_raw).unwrap();
     until_it_holds("the mute server is gone", async || !is_running(pid)).await;
     let crashed = reason(settings("echo the database is locked >&2; exit 3", 20)).await;
-    assert!(crashed.contains("the database is locked"), "{crashed}");
+    assert!(crashed.contains("exit code 3") && crashed.contains("the database is locked"), "{crashed}");
     let missing = ServerSettings { program: "/nowhere/server".into(), ..settings("", 20) };
     assert!(reason(missing).await.contains("/nowhere/server"));
     let mut secret = settings("", 20);
@@ -262,7 +278,7 @@ async fn a_tool_that_is_not_as_registered_is_refused() {
 
 #[tokio::test]
 async fn nothing_that_a_server_started_outlives_the_close() {
-    let stubborn = r#"sh -c 'trap "" TERM HUP; echo $$ > pid; sleep 1000 & wait; sleep 1000' < /dev/null > /dev/null 2>&1 &
+    let stubborn = r#"setsid sh -c 'trap "" TERM HUP; echo $$ > pid; sleep 1000 & wait; sleep 1000' < /dev/null > /dev/null 2>&1 &
         exec $SERVER"#;
     let fixture = Fixture::of(stubborn, "");
     fixture.tools.prepare(&refund()).await.unwrap();

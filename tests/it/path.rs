@@ -4,11 +4,13 @@
 #![expect(clippy::wildcard_enum_match_arm, reason = "a test names what it expects and fails on everything else")]
 
 mod approvals;
+mod bad_servers;
 mod close;
 mod commits;
 mod decisions;
 mod histories;
 mod http_tools;
+mod large_results;
 mod lost_answers;
 mod messages;
 mod model;

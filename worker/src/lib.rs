@@ -17,6 +17,7 @@ pub mod exporter;
 pub mod output;
 pub mod registration;
 pub mod schedule;
+pub mod sandbox;
 pub mod search_attributes;
 pub mod shutdown;
 pub mod telemetry;
@@ -27,6 +28,11 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 /// Runs the program with the arguments and the environment of this process.
 #[must_use]
 pub fn main() -> ExitCode {
+    let mut arguments = std::env::args_os().skip(1);
+    // Before anything else: it runs beside each tool server, and stays small.
+    if arguments.next().is_some_and(|command| command == sandbox::COMMAND) {
+        return sandbox::main(arguments);
+    }
     // One TLS provider for every client in this process. Only a second call can fail, and then one is installed.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let cli = match cli::Cli::try_parse() {

@@ -11,8 +11,8 @@ use crate::{
     tools::ToolAnswer,
 };
 
-/// Characters of a page.
-const PAGE_CHARS: usize = 4000;
+/// Largest page in bytes of its text.
+const PAGE_BYTES_MAX: usize = 16 * 1024;
 
 /// What a built-in tool answered, and how much of it the model may read, where the tool's own labels do not say it.
 pub(super) struct BuiltinAnswer {
@@ -64,7 +64,9 @@ impl Governed {
         let text = self.store.content(run.tenant(), &address).await?.ok_or_else(|| corrupt(call))?;
         let masked = self.view(&mut tx).await?.of_answer(run, tool, &text, None);
         let page = arguments.get("page").and_then(Value::as_u64).unwrap_or(1);
-        Ok(page_of(call, masked, page))
+        let most = usize::try_from(run.row.opened.limits.result_max_bytes).unwrap_or(usize::MAX);
+        // As JSON a text grows, and a page is a result that is cut like any other.
+        Ok(page_of(call, masked, page, (most / 2).clamp(1, PAGE_BYTES_MAX)))
     }
 }
 
@@ -72,15 +74,17 @@ fn corrupt(call: ToolCallId) -> StoreError {
     StoreError::Corrupt { what: format!("the result of call `{call}` is missing") }
 }
 
-fn page_of(call: ToolCallId, masked: MaskedText, page: u64) -> BuiltinAnswer {
-    let chars: Vec<char> = masked.text.chars().collect();
-    let pages = chars.chunks(PAGE_CHARS).len().max(1);
+/// A page holds so many bytes, and one character's bytes less where it would be cut through.
+fn page_of(call: ToolCallId, masked: MaskedText, page: u64, page_bytes: usize) -> BuiltinAnswer {
+    let bytes = masked.text.len();
+    let pages = bytes.div_ceil(page_bytes).max(1);
     let at = usize::try_from(page.max(1)).unwrap_or(usize::MAX);
     if at > pages {
         return error(&format!("the result of call `{call}` has {pages} page(s)"));
     }
-    let text: String = chars.chunks(PAGE_CHARS).nth(at - 1).unwrap_or_default().iter().collect();
-    let text = json!({ "call": call, "page": at, "pages": pages, "text": text }).to_string();
+    let bound = |page: usize| masked.text.floor_char_boundary(page.saturating_mul(page_bytes));
+    let text = masked.text.get(bound(at - 1)..bound(at)).unwrap_or_default();
+    let text = json!({ "call": call, "page": at, "pages": pages, "bytes": bytes, "text": text }).to_string();
     let answer = ToolAnswer { text: text.clone(), structured: None, is_error: false };
     BuiltinAnswer { answer, masked: Some(MaskedText { text, ..masked }) }
 }
@@ -108,20 +112,23 @@ mod tests {
     use super::*;
 
     fn pages(text: &str, page: u64) -> (String, bool) {
-        let answer = page_of(ToolCallId::new(1, 0), plain(text), page).answer;
+        let answer = page_of(ToolCallId::new(1, 0), plain(text), page, 9).answer;
         (answer.text, answer.is_error)
     }
 
     #[test]
-    fn a_result_is_read_page_by_page() {
-        let text = "ä".repeat(PAGE_CHARS + 1);
-        let (first, _) = pages(&text, 1);
-        let first: Value = serde_json::from_str(&first).unwrap();
-        assert_eq!((first["page"].as_u64(), first["pages"].as_u64()), (Some(1), Some(2)));
-        assert_eq!(first["text"].as_str().unwrap().chars().count(), PAGE_CHARS);
-        let (last, _) = pages(&text, 2);
-        assert_eq!(serde_json::from_str::<Value>(&last).unwrap()["text"], "ä");
-        assert_eq!(pages("", 1), (r#"{"call":"t1.0","page":1,"pages":1,"text":""}"#.to_owned(), false));
+    fn a_result_is_read_page_by_page_and_no_character_is_cut() {
+        let text = "äöü€ßxy🦀z!";
+        let mut read = String::new();
+        for page in 1..=3 {
+            let (answer, is_error) = pages(text, page);
+            let answer: Value = serde_json::from_str(&answer).unwrap();
+            let numbers = (answer["page"].as_u64(), answer["pages"].as_u64(), answer["bytes"].as_u64());
+            assert_eq!((numbers, is_error), ((Some(page), Some(3), Some(19)), false), "{answer}");
+            read += answer["text"].as_str().unwrap();
+        }
+        assert_eq!(read, text);
+        assert_eq!(pages("", 1), (r#"{"bytes":0,"call":"t1.0","page":1,"pages":1,"text":""}"#.to_owned(), false));
         assert_eq!(pages("x", 2), ("error: the result of call `t1.0` has 1 page(s)".to_owned(), true));
     }
 }

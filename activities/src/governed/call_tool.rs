@@ -20,7 +20,7 @@ use crate::{
     guards::{self, Guard, on},
     heartbeat::Heartbeat,
     store::{EffectRow, EffectState, MadeRequest, StoreError, Tx},
-    tools::{CallToolError, PrepareToolError, PreparedTool},
+    tools::{CallToolError, PrepareToolError, PreparedTool, Stop},
 };
 
 /// A call as it stands in a recorded reply of its run.
@@ -137,7 +137,7 @@ impl Governed {
         // A server in quarantine is neither started nor waited for: the decision refuses the call.
         let prepared = match if locked { None } else { Some(self.tools.prepare(checked.tool).await) } {
             None => None,
-            Some(Ok(prepared)) => Some(prepared.within(limit)),
+            Some(Ok(prepared)) => Some(prepared.within(limit).until(Stop::when(caller.cancelled()))),
             Some(Err(error @ PrepareToolError::Unreachable { .. })) => return Err(error.into()),
             Some(Err(error @ (PrepareToolError::Unknown { .. } | PrepareToolError::Changed { .. }))) => {
                 let refusal = refusal(RefusalKind::ToolChanged, error.to_string());
@@ -148,7 +148,7 @@ impl Governed {
             Decided::Permitted(permit) if checked.tool.asks_people() => {
                 self.ask_question(caller, run, &checked, &permit).await
             }
-            Decided::Permitted(permit) => self.perform(run, &checked, &permit, prepared).await,
+            Decided::Permitted(permit) => self.perform(caller, run, &checked, &permit, prepared).await,
             Decided::Ended(outcome) => Ok(outcome),
         }
     }
@@ -366,6 +366,7 @@ impl Governed {
 
     async fn perform(
         &self,
+        caller: &Caller,
         run: &Admitted,
         call: &CheckedCall<'_>,
         permit: &RecordedPermit,
@@ -394,6 +395,7 @@ impl Governed {
             }
             Err(error @ (CallToolError::NotSent { .. } | CallToolError::Declined { .. })) => {
                 self.give_back(run, permit, &error.to_string()).await?;
+                caller.not_cancelled()?;
                 Err(error.into())
             }
             Err(error @ (CallToolError::OutcomeUnknown { .. } | CallToolError::Unavailable { .. })) => {

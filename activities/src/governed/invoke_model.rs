@@ -18,6 +18,7 @@ use super::{
     Admitted, Governed, RUN_ENDED, RecordedPermit,
     call_tool::arguments_address,
     claim::Subject,
+    cut::cut_for_model,
     ends::in_history,
     failpoint,
     view::{Place, View},
@@ -99,7 +100,7 @@ impl Governed {
             Decided::Permitted { permit, told } => (permit, told),
             Decided::Ended(outcome) => return Ok(outcome),
         };
-        self.ask_model(run, input, provider, &permit, told).await
+        self.ask_model(caller, run, input, provider, &permit, told).await
     }
 
     /// The recorded reply of the turn, if it was asked the same.
@@ -271,8 +272,9 @@ impl Governed {
             | ToolCallOutcome::OutcomeUnknown { .. }
             | ToolCallOutcome::NotPerformed => true,
         };
+        let text = cut_for_model(run, call, changed.unwrap_or_default() + &text);
         // The model knows the call under the id of the first revision.
-        Ok(Message::Tool { call: call.proposed(), text: changed.unwrap_or_default() + &text, is_error })
+        Ok(Message::Tool { call: call.proposed(), text, is_error })
     }
 
     /// What the model is told of arguments that an approver put in place of its own.
@@ -294,6 +296,7 @@ impl Governed {
 
     async fn ask_model(
         &self,
+        caller: &Caller,
         run: &Admitted,
         input: &InvokeModelInput,
         provider: &dyn ModelProvider,
@@ -303,9 +306,15 @@ impl Governed {
         let request = self.model_request(run, &told).await?;
         let began = Instant::now();
         let limit = Duration::from_secs(run.row.opened.limits.model_timeout_secs);
-        let answer = tokio::time::timeout(limit, provider.complete(permit, &request)).await.unwrap_or_else(|_| {
-            Err(ModelError::Unreachable { reason: format!("no answer within {} s", limit.as_secs()) })
-        });
+        let unreachable = |reason: String| Err(ModelError::Unreachable { reason });
+        let answer = tokio::select! {
+            biased;
+            answer = tokio::time::timeout(limit, provider.complete(permit, &request)) => {
+                answer.unwrap_or_else(|_| unreachable(format!("no answer within {} s", limit.as_secs())))
+            }
+            // It changes nothing outside: a model whose answer nobody waits for is not waited for here either.
+            () = caller.cancelled() => unreachable("it was to stop before it answered".to_owned()),
+        };
         failpoint!("model.after_effect");
         match answer {
             Ok(reply) => {

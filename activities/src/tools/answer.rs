@@ -2,11 +2,9 @@
 //! too large is said to be.
 
 use rmcp::model::{CallToolResult, ContentBlock, ResourceContents};
+use serde_json::Value;
 
 use super::ToolAnswer;
-
-/// Largest result, in bytes of text. The transport drops lines over 16 MiB without a word, so this stays well below.
-const RESULT_BYTES_MAX: usize = 4 << 20;
 
 /// An error that the model reads.
 pub(super) fn error(text: String) -> ToolAnswer {
@@ -14,18 +12,21 @@ pub(super) fn error(text: String) -> ToolAnswer {
 }
 
 /// Reads a result.
-pub(super) fn read(tool: &str, result: CallToolResult) -> ToolAnswer {
+pub(super) fn read(result: CallToolResult) -> ToolAnswer {
     // Servers leave the flag out on success, or set it to false.
     let is_error = result.is_error == Some(true);
     let text = result.structured_content.as_ref().map_or_else(|| joined(&result.content), ToString::to_string);
-    if text.len() <= RESULT_BYTES_MAX {
-        return ToolAnswer { text, structured: result.structured_content, is_error };
-    }
+    ToolAnswer { text, structured: result.structured_content, is_error }
+}
+
+/// Stands for an answer that was over the limit. What its size was is known; what it said is not.
+pub(super) fn left_out(tool: &str, data: Option<&Value>) -> ToolAnswer {
+    let number = |key| data.and_then(|data| data.get(key)).and_then(Value::as_u64).unwrap_or_default();
+    let is_error = data.and_then(|data| data.get("is_error")).and_then(Value::as_bool).unwrap_or_default();
     let performed = if is_error { "reported an error" } else { "was performed" };
-    let size = text.len();
+    let (bytes, limit) = (number("bytes"), number("limit"));
     let text = format!(
-        "tool `{tool}` {performed}; its result of {size} bytes is over the limit of {RESULT_BYTES_MAX} bytes and was \
-         left out"
+        "tool `{tool}` {performed}; its answer of {bytes} bytes is over the limit of {limit} bytes and was left out"
     );
     ToolAnswer { text, structured: None, is_error }
 }
@@ -51,12 +52,12 @@ fn part(block: &ContentBlock) -> String {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
 
     fn check(result: Value, text: &str, is_error: bool) {
-        let answer = read("orders.read", serde_json::from_value(result).unwrap());
+        let answer = read(serde_json::from_value(result).unwrap());
         assert_eq!((answer.text.as_str(), answer.is_error), (text, is_error));
     }
 
@@ -82,13 +83,15 @@ mod tests {
     }
 
     #[test]
-    fn a_result_over_the_limit_says_that_it_was_performed() {
-        let large = "x".repeat(RESULT_BYTES_MAX + 1);
-        check(
-            json!({ "content": [{ "type": "text", "text": large }] }),
-            "tool `orders.read` was performed; its result of 4194305 bytes is over the limit of 4194304 bytes and was left \
-             out",
-            false,
-        );
+    fn an_answer_over_the_limit_says_that_the_call_was_performed() {
+        let told = |is_error| {
+            let data = json!({ "bytes": 52_428_901, "limit": 33_554_432, "is_error": is_error });
+            let answer = left_out("orders.read", Some(&data));
+            assert_eq!(answer.is_error, is_error);
+            answer.text
+        };
+        let rest = "its answer of 52428901 bytes is over the limit of 33554432 bytes and was left out";
+        assert_eq!(told(false), format!("tool `orders.read` was performed; {rest}"));
+        assert_eq!(told(true), format!("tool `orders.read` reported an error; {rest}"));
     }
 }

@@ -1,6 +1,6 @@
 //! HTTP tools: one request, one answer, and what the answer means. Nothing is repeated here, and no redirect followed.
 
-use std::{future::Future, pin::pin, sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use mandate_domain::{
     ToolDefinition, ToolName,
@@ -11,11 +11,11 @@ use reqwest::{
     header::{ACCEPT, CONTENT_TYPE, HeaderValue},
 };
 use serde_json::{Map, Value};
-use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{
-    CallToolError, LAST_LOOK, PrepareToolError, ToolAnswer,
+    CallToolError, PrepareToolError, ToolAnswer,
     remote::{Ready, Remote},
+    stop::{Patience, answered},
 };
 use crate::{
     egress::{Egress, Unanswered, sent_by},
@@ -49,14 +49,14 @@ pub(super) async fn prepare(
 }
 
 impl Prepared {
-    /// Sends the request and reads its answer, within `limit`.
+    /// Sends the request and reads its answer.
     pub(super) async fn call(
         self,
         permit: &RecordedPermit,
         tool: &ToolName,
         arguments: &Map<String, Value>,
         key: Option<String>,
-        limit: Duration,
+        patience: Patience<'_>,
     ) -> Result<ToolAnswer, CallToolError> {
         let not_sent = |reason: String| CallToolError::NotSent { tool: tool.to_string(), reason };
         let unknown = |reason: String| CallToolError::OutcomeUnknown { tool: tool.to_string(), reason };
@@ -65,17 +65,15 @@ impl Prepared {
         // Last thing before the bytes go out: after this moment another worker may hold the effect.
         permit.may_send().map_err(|error| not_sent(error.to_string()))?;
         let send_by = std::time::Instant::now() + permit.time_left();
-        let ends = Instant::now() + limit;
-        let answered = until(ends, sent_by(send_by, sending.send())).await;
-        let late = || unknown(format!("no answer within {} s", limit.as_secs()));
-        let response = match answered.ok_or_else(late)? {
+        let mut over = pin!(patience.over());
+        let response = match answered(over.as_mut(), sent_by(send_by, sending.send())).await.map_err(unknown)? {
             Ok(response) => response,
             Err(error) => {
                 let Unanswered { reason, may_have_arrived } = Unanswered::from(&error);
                 return Err(if may_have_arrived { unknown(reason) } else { not_sent(reason) });
             }
         };
-        let arrived = self.read(response, ends).await;
+        let arrived = self.read(response, over).await;
         answer::judge(tool, &arrived, self.idempotent && permit.epoch() > 1)
     }
 
@@ -103,12 +101,12 @@ impl Prepared {
         Ok(sending)
     }
 
-    async fn read(&self, mut response: reqwest::Response, ends: Instant) -> Arrived {
+    async fn read(&self, mut response: reqwest::Response, over: impl Future<Output = String>) -> Arrived {
         let (status, headers) = (response.status(), response.headers().clone());
         let most = usize::try_from(self.request.answer_bytes_max).unwrap_or(usize::MAX);
         let most = if status.is_success() { most } else { ERROR_BYTES_MAX };
         let mut bytes = Vec::new();
-        let reading = until(ends, async {
+        let reading = answered(over, async {
             while let Some(chunk) = response.chunk().await.map_err(|_| "the connection broke")? {
                 bytes.extend_from_slice(&chunk);
                 if bytes.len() > most {
@@ -118,21 +116,12 @@ impl Prepared {
             Ok::<_, &str>(true)
         });
         let body = match reading.await {
-            Some(Ok(true)) => Body::Whole(bytes),
-            Some(Ok(false)) => Body::Cut { bytes, most },
-            Some(Err(reason)) => Body::Broken { bytes, reason },
-            None => Body::Broken { bytes, reason: "the time for an answer was over" },
+            Ok(Ok(true)) => Body::Whole(bytes),
+            Ok(Ok(false)) => Body::Cut { bytes, most },
+            Ok(Err(reason)) => Body::Broken { bytes, reason: reason.to_owned() },
+            Err(reason) => Body::Broken { bytes, reason },
         };
         Arrived::new(status, headers, body, &self.ready.headers)
-    }
-}
-
-/// What ends in time. A process that was frozen sees its timer before the answer that has arrived, so it looks once more.
-async fn until<F: Future>(ends: Instant, doing: F) -> Option<F::Output> {
-    let mut doing = pin!(doing);
-    match timeout_at(ends, &mut doing).await {
-        Ok(done) => Some(done),
-        Err(_) => timeout(LAST_LOOK, doing).await.ok(),
     }
 }
 

@@ -6,7 +6,6 @@
 
 use std::{
     collections::BTreeMap,
-    pin::pin,
     sync::{
         Arc, Mutex as StdMutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -27,7 +26,11 @@ use rmcp::{
 use serde_json::{Map, Value};
 use tokio::sync::Mutex;
 
-use super::{CallToolError, LAST_LOOK, ToolAnswer, answer, mcp, remote::Remote};
+use super::{
+    CallToolError, ToolAnswer, answer, mcp,
+    remote::Remote,
+    stop::{Patience, answered},
+};
 use crate::governed::RecordedPermit;
 
 mod post;
@@ -97,7 +100,7 @@ impl Connection {
         tool: &str,
         arguments: Map<String, Value>,
         key: Option<String>,
-        limit: Duration,
+        patience: Patience<'_>,
     ) -> Result<ToolAnswer, CallToolError> {
         let not_sent = |reason: String| CallToolError::NotSent { tool: name.to_string(), reason };
         if self.is_closed() {
@@ -112,14 +115,9 @@ impl Connection {
             meta.insert(mcp::IDEMPOTENCY_KEY.to_owned(), Value::String(key));
             params.meta = Some(meta);
         }
-        let mut asked = pin!(self.peer.call_tool_once(params));
-        let ended = match tokio::time::timeout(limit, &mut asked).await {
-            Ok(ended) => Some(ended),
-            Err(_) => tokio::time::timeout(LAST_LOOK, asked).await.ok(),
-        };
-        let ended = match ended {
-            Some(ended) => end_of(name, tool, ended),
-            None => Err(unknown(name, format!("no answer within {} s", limit.as_secs()))),
+        let ended = match answered(patience.over(), self.peer.call_tool_once(params)).await {
+            Ok(ended) => end_of(name, tool, ended),
+            Err(why) => Err(unknown(name, why)),
         };
         if ended.is_err() {
             // What became of the connection is not known either.
@@ -167,7 +165,7 @@ fn end_of(
     ended: Result<CallToolResponse, ServiceError>,
 ) -> Result<ToolAnswer, CallToolError> {
     match ended {
-        Ok(CallToolResponse::Complete(result)) => Ok(answer::read(tool, result)),
+        Ok(CallToolResponse::Complete(result)) => Ok(answer::read(result)),
         Ok(CallToolResponse::InputRequired(_)) => {
             Ok(answer::error(format!("error: `{tool}` asks for input, which is not supported")))
         }

@@ -11,6 +11,9 @@ use tokio::io::{AsyncRead, AsyncReadExt as _};
 /// How much is kept.
 const KEPT_BYTES: usize = 2048;
 
+/// How much is read at once: a server that floods it must not be slowed down.
+const READ_BYTES: usize = 64 * 1024;
+
 /// The last 2 KiB.
 #[derive(Debug, Clone, Default)]
 pub(super) struct StderrTail(Arc<Mutex<VecDeque<u8>>>);
@@ -18,7 +21,7 @@ pub(super) struct StderrTail(Arc<Mutex<VecDeque<u8>>>);
 impl StderrTail {
     /// Reads to the end.
     pub(super) async fn drain(self, mut from: impl AsyncRead + Unpin) {
-        let mut buffer = [0; KEPT_BYTES];
+        let mut buffer = vec![0; READ_BYTES];
         while let Ok(count @ 1..) = from.read(&mut buffer).await {
             self.keep(buffer.get(..count).unwrap_or_default());
         }
@@ -26,6 +29,7 @@ impl StderrTail {
 
     fn keep(&self, bytes: &[u8]) {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let bytes = bytes.get(bytes.len().saturating_sub(KEPT_BYTES)..).unwrap_or_default();
         kept.extend(bytes);
         let excess = kept.len().saturating_sub(KEPT_BYTES);
         kept.drain(..excess);

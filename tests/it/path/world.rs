@@ -109,11 +109,8 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-fn programs() -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let folder = test.parent().and_then(Path::parent).unwrap().to_owned();
-    assert!(folder.join("refunds-mcp").exists(), "build it first: cargo build -p refunds-mcp");
-    folder
+pub(super) fn programs() -> PathBuf {
+    mandate_tests::program("mandate").parent().unwrap().to_owned()
 }
 
 impl Folder {
@@ -276,6 +273,19 @@ impl World {
         let mut database = self.open("var/payments.db").await.unwrap();
         let raise = sqlx::query::<sqlx::Sqlite>("UPDATE orders SET total_cents = 1000000000 WHERE order_id = $1");
         assert_eq!(raise.bind(order.to_owned()).execute(&mut database).await.unwrap().rows_affected(), 1);
+    }
+
+    /// Says what an order consists of.
+    pub(super) async fn describe_order(&self, order: &str, items: &str) {
+        let mut database = self.open("var/payments.db").await.unwrap();
+        let change = sqlx::query::<sqlx::Sqlite>("UPDATE orders SET items = $2 WHERE order_id = $1");
+        let done = change.bind(order.to_owned()).bind(items.to_owned()).execute(&mut database).await.unwrap();
+        assert_eq!(done.rows_affected(), 1);
+    }
+
+    /// The run that every test has.
+    pub(super) fn chain(&self) -> RunChain {
+        RunChain { workflow_id: WORKFLOW_ID.to_owned(), first_run_id: RUN_ID.to_owned() }
     }
 
     /// What the records of a chain say, which verifies.

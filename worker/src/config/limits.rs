@@ -14,6 +14,9 @@ const SECS_MAX: u64 = 10 * 365 * 24 * 3600;
 /// Largest inline size, in bytes: one result may not fill the event history.
 const INLINE_BYTES_MAX: u64 = 64 * 1024;
 
+/// Smallest part of a result that a model is given, in bytes: it has to hold what is said of the rest.
+const RESULT_BYTES_MIN: u64 = 1024;
+
 /// Bounds at which zero is a choice; elsewhere it would stop every run.
 const ZERO_ALLOWED: [&str; 3] = ["tool_calls_max", "inline_max_bytes", "outage_max_secs"];
 
@@ -72,7 +75,10 @@ fn is_within(problems: &Problems, key: &str, number: &At<u64>, upper: Option<u64
         problems.at(&number.place, message, format!("at most {upper}"), Some(help));
         return false;
     }
-    let lowest = u64::from(!ZERO_ALLOWED.contains(&key));
+    let lowest = match key {
+        "result_max_bytes" => RESULT_BYTES_MIN,
+        _ => u64::from(!ZERO_ALLOWED.contains(&key)),
+    };
     let highest = match key {
         _ if key.ends_with("_secs") => SECS_MAX,
         "inline_max_bytes" => INLINE_BYTES_MAX,

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use mandate_activities::catalog::{EnvValue, SecretRef, ServerSettings};
+use mandate_activities::catalog::{EnvValue, ProcessLimits, SecretRef, ServerSettings};
 
 use super::{
     problems::Problems,
@@ -18,11 +18,22 @@ use super::{
 /// Longest time to connect unless the server says otherwise, in seconds.
 const CONNECT_TIMEOUT_SECS: u64 = 20;
 
+/// The program under which servers run, beside the running executable: that one itself.
+const SUPERVISOR: &str = "mandate";
+
+/// Largest message of a server unless it says otherwise, in bytes.
+const ANSWER_MAX_BYTES: u64 = 32 << 20;
+
+/// Largest limit of a process.
+const LIMIT_MAX: u64 = 1 << 50;
+
 /// Reads one server.
 pub(super) fn read(table: &mut Table<'_>, folders: Folders<'_>) -> Option<ServerSettings> {
     let command = table.required_texts("command");
     let env = table.table("env").map(|table| read_env(table, folders.operating)).unwrap_or_default();
     let connect_timeout_secs = table.number_within("connect_timeout_secs", 1..=300, CONNECT_TIMEOUT_SECS);
+    let answer_max_bytes = table.number_within("answer_max_bytes", 4096..=1 << 28, ANSWER_MAX_BYTES);
+    let limits = read_limits(table);
     let command = command?;
     let mut words = command.value.into_iter();
     let Some(program) = words.next().filter(|program| !program.value.trim().is_empty()) else {
@@ -35,7 +46,29 @@ pub(super) fn read(table: &mut Table<'_>, folders: Folders<'_>) -> Option<Server
         env,
         directory: folders.operating.to_owned(),
         connect_timeout_secs,
+        answer_max_bytes,
+        supervisor: folders.programs.join(SUPERVISOR),
+        limits,
     })
+}
+
+/// What a process may use. Zero: no limit.
+fn read_limits(table: &mut Table<'_>) -> ProcessLimits {
+    let mut limit = |key: &str, lowest: u64, default: Option<u64>| {
+        let Some(number) = table.number(key) else { return default };
+        if number.value != 0 && !(lowest..=LIMIT_MAX).contains(&number.value) {
+            let bounds = format!("from {lowest} to {LIMIT_MAX}, or 0 for no limit");
+            table.problems.at(&number.place, format!("`{key}` must be {bounds}"), bounds, None);
+        }
+        (number.value != 0).then_some(number.value)
+    };
+    let default = ProcessLimits::default();
+    ProcessLimits {
+        memory_max_bytes: limit("memory_max_bytes", 16 << 20, default.memory_max_bytes),
+        cpu_max_secs: limit("cpu_max_secs", 1, default.cpu_max_secs),
+        open_files_max: limit("open_files_max", 16, default.open_files_max),
+        file_max_bytes: limit("file_max_bytes", 1, default.file_max_bytes),
+    }
 }
 
 fn read_env(table: Table<'_>, folder: &Path) -> BTreeMap<String, EnvValue> {

@@ -18,6 +18,7 @@ mod identity;
 mod notify;
 mod remotes;
 mod store;
+mod processes;
 
 const ROOT: &str = r#"
 [groups]

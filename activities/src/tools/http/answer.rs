@@ -28,7 +28,7 @@ pub(super) enum Body {
     },
     Broken {
         bytes: Vec<u8>,
-        reason: &'static str,
+        reason: String,
     },
 }
 

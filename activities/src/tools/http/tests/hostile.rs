@@ -43,7 +43,7 @@ async fn a_server_that_answers_slowly_for_ever_is_cut_off_at_the_time_limit() {
         (Act::Drip("HTTP/1.1 200 OK\r\nx-slow: ".to_owned()), "unknown: no answer within 1 s"),
         (
             Act::Drip(head.to_owned()),
-            "unknown: the answer began with status 200, and did not arrive whole: the time for an answer was over",
+            "unknown: the answer began with status 200, and did not arrive whole: no answer within 1 s",
         ),
     ] {
         let origin = Origin::doing(act).await;
