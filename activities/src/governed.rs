@@ -41,6 +41,7 @@ mod ends;
 mod identify;
 mod invoke_model;
 mod judge;
+mod known;
 mod notify;
 mod open_run;
 pub mod permit;

@@ -50,6 +50,7 @@ mod questions;
 mod races;
 mod reconciler;
 mod replay;
+mod resets;
 mod revocation;
 mod store_chain;
 mod tidy;
