@@ -9,6 +9,7 @@
 //! | `Acting` | every call has its one result | `Thinking`, or `Resting` when it is time to continue as new |
 //! | `Resting` | continued, or anything that arrives first | `Thinking` |
 //! | any but the last two | halt, cancel, a bound, a failure | `Stopping`, and `Closing` when nothing is under way |
+//! | `Stopping` | nothing is under way, and calls are to be undone | `Compensating`, and `Stopping` again |
 //! | `Closing` | `Closed` | `Finished` |
 //!
 //! A call of the turn goes its own way (`call.rs`): `Calling` → `Ended`, or `Waiting` for people and `Calling` again,
@@ -19,8 +20,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AgentName, AgentResult, ChainHead, EndReason, GroupName, OpenedRun, PerformedCall, PersonId, RunLimits, RunState,
-    Usage, audit::Proof, model::Content,
+    AgentName, ChainHead, EndReason, GroupName, OpenedRun, PerformedCall, PersonId, RunState, Usage, model::Content,
 };
 
 pub mod command;
@@ -28,10 +28,12 @@ pub mod event;
 
 mod approvals;
 mod call;
+mod compensation;
 mod ending;
 mod instructions;
 mod notices;
 mod questions;
+mod view;
 mod waiting;
 
 pub use crate::audit::NoticeId;
@@ -43,6 +45,7 @@ pub use questions::WaitingQuestion;
 pub use waiting::WaitingRequest;
 
 use approvals::Approvals;
+use compensation::Compensation;
 use ending::Stop;
 use instructions::Instructions;
 use notices::Notices;
@@ -90,6 +93,8 @@ pub struct AgentRun {
     /// Calls that changed something, as the closing record found them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     performed: Vec<PerformedCall>,
+    #[serde(default, skip_serializing_if = "Compensation::is_empty")]
+    compensation: Compensation,
     next_ticket: Ticket,
     published: Option<(RunState, Vec<GroupName>)>,
 }
@@ -101,6 +106,7 @@ enum Phase {
     Acting,
     Resting,
     Stopping,
+    Compensating,
     Closing,
     Finished,
 }
@@ -150,6 +156,7 @@ impl AgentRun {
             refused_reviews: 0,
             shown_refusal: None,
             performed: Vec::new(),
+            compensation: Compensation::default(),
             next_ticket: 1,
             published: None,
         };
@@ -236,12 +243,14 @@ impl AgentRun {
                     commands.push(Command::ContinueAsNew);
                 }
             }
-            Phase::Stopping if self.nothing_under_way() => self.close_after_notices(moment, commands),
+            Phase::Stopping if self.nothing_under_way() => self.undo_or_close(moment, commands),
+            Phase::Compensating if self.nothing_under_way() => self.compensate_next(moment, commands),
             Phase::Opening
             | Phase::Thinking
             | Phase::Acting
             | Phase::Resting
             | Phase::Stopping
+            | Phase::Compensating
             | Phase::Closing
             | Phase::Finished => {}
         }
@@ -277,7 +286,7 @@ impl AgentRun {
         if self.turn >= limits.turns_max {
             let detail = format!("the run used all of its {} turns", limits.turns_max);
             self.begin_stop(Stop::of(EndReason::TurnsExhausted, Some(detail)), commands);
-            self.close_after_notices(moment, commands);
+            self.undo_or_close(moment, commands);
             return;
         }
         // A fresh execution always asks the model once: else a low bound would continue as new for ever.
@@ -320,7 +329,7 @@ impl AgentRun {
         let effect = match self.phase {
             Phase::Opening | Phase::Thinking | Phase::Closing => true,
             Phase::Stopping => self.stop.as_ref().is_some_and(Stop::waits_for_effect),
-            Phase::Acting | Phase::Resting | Phase::Finished => false,
+            Phase::Acting | Phase::Resting | Phase::Compensating | Phase::Finished => false,
         };
         !effect && !self.calls.iter().any(Call::under_way) && !self.reviewing()
     }
@@ -365,134 +374,8 @@ impl AgentRun {
             Phase::Thinking | Phase::Acting | Phase::Resting if self.paused => RunState::Paused,
             Phase::Opening | Phase::Thinking | Phase::Resting | Phase::Stopping => RunState::Running,
             Phase::Closing | Phase::Finished => self.terminal_state(),
-            Phase::Acting => call::state_of(&self.calls),
-        }
-    }
-}
-
-/// What others may know of a run.
-impl AgentRun {
-    /// The agent.
-    #[must_use]
-    pub fn agent(&self) -> &AgentName {
-        &self.agent
-    }
-
-    /// The person it acts for.
-    #[must_use]
-    pub fn on_behalf_of(&self) -> &PersonId {
-        &self.on_behalf_of
-    }
-
-    /// How that person was proved, once the run is open.
-    #[must_use]
-    pub fn proof(&self) -> Proof {
-        self.opened.as_ref().map_or(Proof::Claimed, |opened| opened.proof)
-    }
-
-    /// The ways of proof that count for decisions and instructions.
-    #[must_use]
-    pub fn accepts(&self) -> Vec<Proof> {
-        self.opened.as_ref().map_or_else(|| vec![Proof::Claimed], |opened| opened.accepts.clone())
-    }
-
-    /// Whether a person paused it.
-    #[must_use]
-    pub fn is_paused(&self) -> bool {
-        self.paused
-    }
-
-    /// Questions that wait for an answer, oldest first.
-    pub fn waiting_questions(&self) -> impl Iterator<Item = &WaitingQuestion> {
-        self.questions.waiting()
-    }
-
-    /// What `open_run` found out, once it has.
-    #[must_use]
-    pub fn opened_run(&self) -> Option<&OpenedRun> {
-        self.opened.as_ref()
-    }
-
-    /// Bounds: the configured ones, or the defaults before the run is opened.
-    #[must_use]
-    pub fn limits(&self) -> RunLimits {
-        self.opened.as_ref().map(|opened| opened.limits).unwrap_or_default()
-    }
-
-    /// Where the audit chain stood when an activity last said so.
-    #[must_use]
-    pub fn audit(&self) -> &ChainHead {
-        &self.audit
-    }
-
-    /// The current turn; 0 before the first.
-    #[must_use]
-    pub fn turn(&self) -> u32 {
-        self.turn
-    }
-
-    /// Tool calls that the model proposed so far.
-    #[must_use]
-    pub fn tool_calls(&self) -> u32 {
-        self.tool_calls
-    }
-
-    /// Tokens so far.
-    #[must_use]
-    pub fn usage(&self) -> Usage {
-        self.usage
-    }
-
-    /// The calls of the current turn.
-    #[must_use]
-    pub fn calls(&self) -> &[Call] {
-        &self.calls
-    }
-
-    /// Requests that wait for people, oldest first.
-    pub fn waiting_requests(&self) -> impl Iterator<Item = &WaitingRequest> {
-        self.approvals.open()
-    }
-
-    /// Groups that are asked now.
-    #[must_use]
-    pub fn approver_groups(&self) -> Vec<GroupName> {
-        self.approvals.approver_groups()
-    }
-
-    /// Messages and reviewed decisions refused so far, and why the last one was: what people are shown.
-    #[must_use]
-    pub fn refusals(&self) -> (u64, Option<&str>) {
-        (self.refused_messages + self.refused_reviews, self.shown_refusal.as_deref())
-    }
-
-    /// Messages refused so far without a review, and why the last one was: what the next activity records.
-    #[must_use]
-    pub fn refused_messages(&self) -> (u64, Option<&str>) {
-        (self.refused_messages, self.last_refusal.as_deref())
-    }
-
-    /// Whether nothing can follow.
-    #[must_use]
-    pub fn is_finished(&self) -> bool {
-        self.phase == Phase::Finished
-    }
-
-    /// The result as far as it is known.
-    #[must_use]
-    pub fn result(&self) -> AgentResult {
-        AgentResult {
-            state: self.terminal_state(),
-            answer: self.answer.clone(),
-            reason: self.stop.as_ref().map(|stop| stop.reason),
-            detail: self.stop.as_ref().and_then(|stop| stop.detail.clone()),
-            turns: self.turn,
-            tool_calls: self.tool_calls,
-            usage: self.usage,
-            unknown_outcomes: call::unknown(&self.calls),
-            performed: if self.stop.is_some() { self.performed.clone() } else { Vec::new() },
-            not_performed: self.abandoned(),
-            audit: self.audit.clone(),
+            Phase::Acting => call::state_of(&self.calls.iter()),
+            Phase::Compensating => call::state_of(&self.undo_calls()),
         }
     }
 }

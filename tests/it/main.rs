@@ -15,6 +15,7 @@ mod attributes;
 mod bad_input;
 mod cancel_halt;
 mod commands;
+mod compensation;
 mod compile_fail;
 mod completes;
 mod compose;

@@ -67,9 +67,9 @@ const INBOX_MAX: usize = 1000;
 )]
 mod handlers {
     use super::{
-        AgentResult, AgentWorkflow, Answer, Decided, HandlerError, Instruction, Lenient, Message, PendingRequest, QuestionId,
-        Status, SyncWorkflowContext, Transcript, Verdict, WorkflowContext, WorkflowContextView, WorkflowResult,
-        answer_of, driver, waits_for_word, workflow_methods,
+        AgentResult, AgentWorkflow, Answer, Decided, HandlerError, Instruction, Lenient, Message, PendingRequest,
+        QuestionId, Status, SyncWorkflowContext, Transcript, Verdict, WorkflowContext, WorkflowContextView,
+        WorkflowResult, answer_of, driver, waits_for_word, workflow_methods,
     };
 
     #[workflow_methods]

@@ -127,7 +127,12 @@ impl Governed {
         let reply = self.store.reply(&run.chain, call.turn).await?;
         let index = usize::try_from(call.index).unwrap_or(usize::MAX);
         let named = reply.and_then(|row| row.reply.calls.into_iter().nth(index)).map(|call| call.tool);
-        Ok(run.row.tools.iter().find(|tool| Some(tool.name.as_str()) == named.as_deref()))
+        let find = |name: Option<&str>| run.row.tools.iter().find(|tool| Some(tool.name.as_str()) == name);
+        let tool = find(named.as_deref());
+        if !call.undo {
+            return Ok(tool);
+        }
+        Ok(find(tool.and_then(|tool| tool.undo.as_ref()).map(|undo| undo.tool.as_str())))
     }
 }
 

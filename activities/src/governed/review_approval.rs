@@ -64,7 +64,8 @@ impl Governed {
                 let mut key = format!("{}/decided/{ordinal}", decision.request);
                 let mut tx = self.begin(&run).await?;
                 // Behind a reset the numbers are given out again: a refusal of another one's decision is not this one's.
-                if let Some(RecordBody::ApprovalDecided { refused: Some(_), verdict, by, .. }) = tx.recorded(&key).await?
+                if let Some(RecordBody::ApprovalDecided { refused: Some(_), verdict, by, .. }) =
+                    tx.recorded(&key).await?
                     && (verdict, &by) != (decision.verdict, &signed.by)
                     && let Some(arrival) = arrival
                 {

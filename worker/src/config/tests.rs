@@ -16,6 +16,7 @@ mod cases;
 mod classes;
 mod identity;
 mod notify;
+mod undo;
 
 const ROOT: &str = r#"
 [groups]
