@@ -15,7 +15,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use mandate_domain::{AddressKey, ChainHead, Origin, RecordBody, RunChain, Who};
+use mandate_domain::{AddressKey, ChainHead, Origin, RecordBody, RunChain, ToolDefinition, Who};
 use mandate_workflows::contract::RunPointer;
 
 use crate::{
@@ -37,11 +37,13 @@ mod builtins;
 mod call_tool;
 mod claim;
 mod close_run;
+mod compensate;
 mod cut;
 mod ends;
 mod identify;
 mod invoke_model;
 mod judge;
+mod known;
 mod notify;
 mod open_run;
 pub mod permit;
@@ -94,6 +96,11 @@ impl Admitted {
     fn tenant(&self) -> &str {
         self.row.agent.tenant()
     }
+
+    /// The tools that the model is offered. Others are pinned for undoing what it did.
+    fn offered(&self) -> impl Iterator<Item = &ToolDefinition> + Clone {
+        self.row.tools.iter().filter(|tool| self.row.definition.tools.contains(&tool.name))
+    }
 }
 
 impl Governed {
@@ -109,7 +116,11 @@ impl Governed {
         }
         if let Some(refused) = &run.pointer.refused_messages {
             let body = RecordBody::MessagesRefused { count: refused.count, last_reason: refused.last_reason.clone() };
-            self.append(&mut tx, run, format!("messages/{}", refused.count), body).await?;
+            let key = format!("messages/{}", refused.count);
+            // Behind a reset they are counted anew.
+            let other = tx.recorded(&key).await?.is_some_and(|recorded| recorded != body);
+            let key = if other { format!("{key}/{}", run.origin.run_id) } else { key };
+            self.append(&mut tx, run, key, body).await?;
         }
         Ok(tx)
     }

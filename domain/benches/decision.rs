@@ -148,6 +148,7 @@ fn tool(index: usize) -> ToolDefinition {
         open_world: false,
         check: None,
         settles_within_secs: None,
+        undo: None,
         timeout_secs: 10,
         cost_micros: 100,
         amounts: vec!["amount_cents".to_owned()],

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Address, AgentName, ChainHead, Content, Digest, Evidence, ModelName, PersonId, Proof, RunChain, StoreId,
     ToolCallId, ToolName, Usage,
+    compensation::{CompensateOn, UndoneCall},
 };
 
 /// Largest prompt that a start input may carry, in bytes. The same bound holds for a final answer shown inline.
@@ -58,6 +59,9 @@ pub struct AgentDefinition {
     pub instructions: String,
     /// Bounds of one run.
     pub limits: RunLimits,
+    /// The kinds of end at which what its calls did is undone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub compensate: Vec<CompensateOn>,
 }
 
 /// Bounds of one run. Each stop names the bound it hit.
@@ -155,6 +159,9 @@ pub struct OpenedRun {
     /// means nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace_id: Option<String>,
+    /// The kinds of end at which what its calls did is undone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub compensate: Vec<CompensateOn>,
 }
 
 fn claimed() -> Proof {
@@ -341,6 +348,9 @@ pub struct AgentResult {
     /// For a run that did not complete: calls that were not performed because it ended.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub not_performed: Vec<ToolCallId>,
+    /// What was to be undone because the run did not complete, in the order in which it was tried.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub undone: Vec<UndoneCall>,
     /// Number of audit records and head of the chain: Temporal's history as a second witness of the audit log.
     pub audit: ChainHead,
 }

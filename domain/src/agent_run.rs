@@ -9,6 +9,7 @@
 //! | `Acting` | every call has its one result | `Thinking`, or `Resting` when it is time to continue as new |
 //! | `Resting` | continued, or anything that arrives first | `Thinking` |
 //! | any but the last two | halt, cancel, a bound, a failure | `Stopping`, and `Closing` when nothing is under way |
+//! | `Stopping` | nothing is under way, and calls are to be undone | `Compensating`, and `Stopping` again |
 //! | `Closing` | `Closed` | `Finished` |
 //!
 //! A call of the turn goes its own way (`call.rs`): `Calling` → `Ended`, or `Waiting` for people and `Calling` again,
@@ -27,6 +28,7 @@ pub mod event;
 
 mod approvals;
 mod call;
+mod compensation;
 mod ending;
 mod instructions;
 mod known;
@@ -43,6 +45,7 @@ pub use questions::WaitingQuestion;
 pub use waiting::WaitingRequest;
 
 use approvals::Approvals;
+use compensation::Compensation;
 use ending::Stop;
 use instructions::Instructions;
 use notices::Notices;
@@ -90,6 +93,8 @@ pub struct AgentRun {
     /// Calls that changed something, as the closing record found them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     performed: Vec<PerformedCall>,
+    #[serde(default, skip_serializing_if = "Compensation::is_empty")]
+    compensation: Compensation,
     next_ticket: Ticket,
     published: Option<(RunState, Vec<GroupName>)>,
 }
@@ -101,6 +106,7 @@ enum Phase {
     Acting,
     Resting,
     Stopping,
+    Compensating,
     Closing,
     Finished,
 }
@@ -150,6 +156,7 @@ impl AgentRun {
             refused_reviews: 0,
             shown_refusal: None,
             performed: Vec::new(),
+            compensation: Compensation::default(),
             next_ticket: 1,
             published: None,
         };
@@ -235,12 +242,14 @@ impl AgentRun {
                     commands.push(Command::ContinueAsNew);
                 }
             }
-            Phase::Stopping if self.nothing_under_way() => self.close_after_notices(moment, commands),
+            Phase::Stopping if self.nothing_under_way() => self.undo_or_close(moment, commands),
+            Phase::Compensating if self.nothing_under_way() => self.compensate_next(moment, commands),
             Phase::Opening
             | Phase::Thinking
             | Phase::Acting
             | Phase::Resting
             | Phase::Stopping
+            | Phase::Compensating
             | Phase::Closing
             | Phase::Finished => {}
         }
@@ -282,7 +291,7 @@ impl AgentRun {
         if self.turn >= limits.turns_max {
             let detail = format!("the run used all of its {} turns", limits.turns_max);
             self.begin_stop(Stop::of(EndReason::TurnsExhausted, Some(detail)), commands);
-            self.close_after_notices(moment, commands);
+            self.undo_or_close(moment, commands);
             return;
         }
         // A fresh execution always asks the model once: else a low bound would continue as new for ever.
@@ -325,7 +334,7 @@ impl AgentRun {
         let effect = match self.phase {
             Phase::Opening | Phase::Thinking | Phase::Closing => true,
             Phase::Stopping => self.stop.as_ref().is_some_and(Stop::waits_for_effect),
-            Phase::Acting | Phase::Resting | Phase::Finished => false,
+            Phase::Acting | Phase::Resting | Phase::Compensating | Phase::Finished => false,
         };
         !effect && !self.calls.iter().any(Call::under_way) && !self.reviewing()
     }

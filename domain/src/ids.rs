@@ -259,13 +259,15 @@ pub struct ToolCallId {
     pub index: u32,
     /// 1 for the call as the model proposed it; an edit by an approver makes the next one.
     pub revision: u32,
+    /// Whether it is the call that undoes the one of the same numbers.
+    pub undo: bool,
 }
 
 impl ToolCallId {
     /// The call at `index` of the reply of `turn`, as the model proposed it.
     #[must_use]
     pub fn new(turn: u32, index: u32) -> Self {
-        Self { turn, index, revision: 1 }
+        Self { turn, index, revision: 1, undo: false }
     }
 }
 
@@ -281,12 +283,27 @@ impl ToolCallId {
     pub fn proposed(self) -> Self {
         Self { revision: 1, ..self }
     }
+
+    /// The call that undoes this one. It has one id, so it is one effect.
+    #[must_use]
+    pub fn undone_by(self) -> Self {
+        Self { undo: true, ..self }
+    }
+
+    /// The call that this one undoes, if it undoes one.
+    #[must_use]
+    pub fn undoes(self) -> Option<Self> {
+        self.undo.then_some(Self { undo: false, ..self })
+    }
 }
 
 impl fmt::Display for ToolCallId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "t{}.{}", self.turn, self.index)?;
-        if self.revision > 1 { write!(f, "r{}", self.revision) } else { Ok(()) }
+        if self.revision > 1 {
+            write!(f, "r{}", self.revision)?;
+        }
+        if self.undo { f.write_str("u") } else { Ok(()) }
     }
 }
 
@@ -294,11 +311,12 @@ impl FromStr for ToolCallId {
     type Err = ParseIdError;
 
     fn from_str(text: &str) -> Result<Self, ParseIdError> {
-        let refused = || refused("tool call id", text, "it looks like `t3.1` or `t3.1r2`");
+        let refused = || refused("tool call id", text, "it looks like `t3.1`, `t3.1r2` or `t3.1u`");
         let (turn, rest) = text.strip_prefix('t').and_then(|rest| rest.split_once('.')).ok_or_else(refused)?;
+        let (rest, undo) = rest.strip_suffix('u').map_or((rest, false), |rest| (rest, true));
         let (index, revision) = rest.split_once('r').unwrap_or((rest, "1"));
         let number = |part: &str| part.parse::<u32>().map_err(|_| refused());
-        let id = Self { turn: number(turn)?, index: number(index)?, revision: number(revision)? };
+        let id = Self { turn: number(turn)?, index: number(index)?, revision: number(revision)?, undo };
         // One spelling for one id: `t03.1` and `t3.1r1` are refused.
         if id.to_string() == text { Ok(id) } else { Err(refused()) }
     }
@@ -375,10 +393,13 @@ mod tests {
 
     #[test]
     fn a_call_id_has_one_spelling() {
-        let id = ToolCallId { turn: 3, index: 1, revision: 2 };
+        let id = ToolCallId { turn: 3, index: 1, revision: 2, undo: false };
         assert_eq!(id.to_string(), "t3.1r2");
         assert_eq!("t3.1r2".parse(), Ok(id));
         assert_eq!("t3.1".parse(), Ok(ToolCallId::new(3, 1)));
+        let undo = id.undone_by();
+        assert_eq!((undo.to_string().as_str(), undo.undoes(), id.undoes()), ("t3.1r2u", Some(id), None));
+        assert_eq!("t3.1u".parse(), Ok(ToolCallId::new(3, 1).undone_by()));
         for bad in ["t3", "3.1", "t03.1", "t3.1r1", "t3.1r", "t-3.1", "t3.1 "] {
             assert!(bad.parse::<ToolCallId>().is_err(), "{bad}");
         }

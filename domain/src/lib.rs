@@ -3,7 +3,7 @@
 //!
 //! Reading order: [`agent`] (what a run is asked and answers), [`agent_run`] (the run as a state machine),
 //! [`tool`] and [`model`] (what it calls), [`policy`] (what it may call), [`approval`] (who else decides),
-//! [`instruction`] (what else people say),
+//! [`instruction`] (what else people say), [`compensation`] (what is undone when a run does not complete),
 //! [`proof`] (who says so), [`reveal`] (what of the data is shown), [`quarantine`] (what nothing may touch), [`audit`]
 //! (what is recorded), [`facts`] (what the records sum up to), [`ids`] and [`canonical`] (names and digests).
 
@@ -12,6 +12,7 @@ pub mod agent_run;
 pub mod approval;
 pub mod audit;
 pub mod canonical;
+pub mod compensation;
 pub mod facts;
 pub mod ids;
 pub mod instruction;
@@ -31,6 +32,7 @@ pub use agent_run::AgentRun;
 pub use approval::{ApprovalDecision, ApprovalRequest, Gate, Resolution, Review, Verdict};
 pub use audit::{AuditRecord, ChainHead, DecisionOutcome, EffectId, KnownBy, Origin, Proof, RecordBody, Who};
 pub use canonical::AddressKey;
+pub use compensation::{CompensateOn, Undo, UndoSummary, UndoneCall};
 pub use facts::{RunFacts, ToolFacts};
 pub use ids::{
     Address, AgentName, DataClass, Digest, FieldPath, GroupName, ModelName, ParseIdError, PersonId, PolicyId,

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{Address, ToolCallId};
+use crate::{Address, ToolCallId, compensation::UndoSummary};
 
 /// One message of a transcript, in the order in which the model reads it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -213,4 +213,7 @@ pub struct CallSummary {
     /// Whether its result is the run's final answer (`submit_answer`).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub submits_answer: bool,
+    /// How it would be undone, where the agent wants that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub undo: Option<UndoSummary>,
 }

@@ -219,6 +219,9 @@ pub fn request_card(workflow_id: &str, waiting: &WaitingRequest, accepts: &[Proo
     if request.call.revision > 1 {
         let _ = writeln!(card, "- an approver changed the arguments of `{}`", request.call.proposed());
     }
+    if let Some(undone) = request.call.undoes() {
+        let _ = writeln!(card, "- it undoes `{undone}`, because the run does not complete");
+    }
     let _ = writeln!(card, "- who may decide: {}; {} of {} approved", groups.join(", "), waiting.votes, gate.quorum);
     let _ = writeln!(card, "- until: {} (UTC)", utc(waiting.deadline_ms));
     let _ = writeln!(card, "- digest of the arguments: `{}`", request.arguments);
@@ -294,6 +297,7 @@ pub fn details(run: &AgentRun, workflow_id: &str) -> String {
     for call in run.calls() {
         call_line(&mut text, workflow_id, call, &accepts);
     }
+    undo_lines(&mut text, run);
     if let (count @ 1.., Some(reason)) = run.refusals() {
         let _ = writeln!(text, "{count} message(s) did not count; the last one:\n\n{}", fence(reason));
     }
@@ -303,6 +307,19 @@ pub fn details(run: &AgentRun, workflow_id: &str) -> String {
         let _ = writeln!(text, "Ended: {reason}\n\n{}", fence(&result.detail.unwrap_or_default()));
     }
     text
+}
+
+/// What was undone of a run that did not complete, and what is left.
+fn undo_lines(text: &mut String, run: &AgentRun) {
+    for undone in run.undone() {
+        let _ = writeln!(text, "- `{}` is {} by {}", undone.call, undone.state.as_str(), code_span(&undone.tool));
+        if let Some(reason) = &undone.reason {
+            let _ = writeln!(text, "\n{}", fence(reason));
+        }
+    }
+    if run.left_to_undo() > 0 {
+        let _ = writeln!(text, "- {} more call(s) are to be undone", run.left_to_undo());
+    }
 }
 
 fn call_line(text: &mut String, workflow_id: &str, call: &Call, accepts: &[Proof]) {

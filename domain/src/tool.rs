@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::{
     ApprovalRequest, Content, Digest, FieldClasses, PersonId, PolicyId, Question, ServerName, ToolName, canonical,
-    policy,
+    compensation::Undo, policy,
 };
 
 pub mod arguments;
@@ -39,6 +39,9 @@ pub struct ToolDefinition {
     /// Seconds after which a call that was sent has surely either happened or not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settles_within_secs: Option<u64>,
+    /// How a call of it is undone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub undo: Option<Undo>,
     /// Longest time one call may take, in seconds.
     pub timeout_secs: u64,
     /// What one call costs, in millionths of the organisation's currency.

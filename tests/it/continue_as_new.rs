@@ -1,5 +1,6 @@
 //! A run goes on in a new execution between turns. That it does so while it waits for people: `junk.rs`.
 
+use mandate_domain::audit::RecordBody;
 use mandate_tests::{Scenario, run};
 
 const TURNS: &str = r#"
@@ -32,6 +33,8 @@ fn a_run_continues_as_new_between_turns_and_keeps_its_state() {
         let records = scenario.records().await.into_iter().filter(|record| record.run.workflow_id == scenario.name);
         assert_eq!(result["audit"]["records"], records.count(), "one chain over all executions");
         assert_eq!(scenario.payments().await.len(), 1);
+        let reset = scenario.records_where(|body| matches!(body, RecordBody::RunReset { .. })).await;
+        assert!(reset.is_empty(), "to continue is no reset: {reset:?}");
         let verified = scenario.audit_verify().await.ok();
         assert!(verified.contains("confirmed by Temporal's history"), "{verified}");
         scenario.store_execution(&first, "continues").await;

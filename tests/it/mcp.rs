@@ -124,6 +124,7 @@ fn tool(name: &str, remote: &str, properties: Value, required: &[&str]) -> ToolD
         open_world: false,
         check: None,
         settles_within_secs: None,
+        undo: None,
         timeout_secs: 20,
         cost_micros: 0,
         amounts: Vec::new(),

@@ -2,12 +2,13 @@
 
 use std::fs;
 
+use futures::future::join_all;
 use mandate_domain::{
     AuditRecord, EndReason, RunState,
     audit::{FoundEnd, KnownBy, RecordBody},
 };
 use mandate_tests::{Process, Scenario, run, until};
-use temporalio_client::{RpcOptions, WorkflowExecutionStatus};
+use temporalio_client::{RpcOptions, WorkflowDescribeOptions, WorkflowExecutionStatus};
 
 const BO: &str = "bo@acme.example";
 
@@ -223,5 +224,56 @@ fn a_second_worker_leaves_the_schedule_as_somebody_set_it() {
         let schedule = scenario.server.client.get_schedule_handle(&id);
         let described = schedule.describe(RpcOptions::default()).await.unwrap();
         assert!(described.paused() && described.note() == Some("holidays"), "{described:?}");
+    });
+}
+
+#[test]
+fn several_comparisons_at_once_close_a_run_once() {
+    run(async {
+        let scenario = world("reconciled-together").await;
+        let _first = scenario.start_worker().await;
+        let _second = scenario.start_worker().await;
+        scenario.start_run("Refund order o1").await;
+        scenario.pending_id().await;
+        terminate(&scenario).await;
+        // As anybody may who may start workflows: without an input, and with one that says nothing true.
+        let compare = async |number: usize| {
+            let id = format!("{}-{number}", scenario.reconciler());
+            let start = ["workflow", "execute", "--type", "ReconcileWorkflow", "--task-queue", &scenario.name];
+            let input = ["--input", r#"{"cursor":{"open":{"after":0}},"found":7}"#];
+            let input = if number == 0 { &[][..] } else { &input[..] };
+            scenario.temporal(&[&start[..], &["--workflow-id", &id], input].concat()).await.ok()
+        };
+        join_all((0..3).map(compare)).await;
+        let closings = own(&scenario).await.into_iter().filter(|one| matches!(one.body, RecordBody::RunClosed { .. }));
+        assert_eq!(closings.count(), 1);
+        scenario.audit_verify().await.ok();
+    });
+}
+
+#[test]
+fn a_deleted_run_is_closed_where_it_was_opened_and_left_alone_elsewhere() {
+    run(async {
+        let scenario = world("deleted").await;
+        let elsewhere = scenario.of_run("deleted-elsewhere");
+        let worker = scenario.start_worker().await;
+        for one in [&scenario, &elsewhere] {
+            one.start_run("Refund order o1").await;
+            one.pending_id().await;
+            one.temporal(&["workflow", "delete", "--workflow-id", &one.name]).await.ok();
+            let gone = async || one.handle().describe(WorkflowDescribeOptions::default()).await.is_err().then_some(());
+            until("it is deleted", gone).await;
+        }
+        worker.stop().await;
+        let moved = "UPDATE runs SET opened = json_set(opened, '$.namespace_id', 'another')
+                     WHERE chain = (SELECT id FROM chains WHERE workflow_id = $1)";
+        assert_eq!(scenario.tamper(moved, &elsewhere.name).await, 1);
+        let _worker = scenario.start_worker().await;
+        let found = scenario.reconcile().await;
+        assert_eq!((found.checked, found.closed, found.unknown, found.failed), (2, 1, 1, 0), "{found:?}");
+        assert!(found.notes.iter().any(|note| note.contains("deleted-elsewhere")), "{found:?}");
+        let expected = (FoundEnd::Gone, RunState::Failed, Some(EndReason::Lost), 0);
+        assert_eq!(closed(&scenario).await, expected);
+        scenario.mandate(&["audit", "verify", "--witness", "none"]).await.ok();
     });
 }

@@ -13,9 +13,10 @@ use temporalio_sdk::workflow_replayer::{WorkflowReplayer, WorkflowReplayerOption
 use temporalio_workflow::{WorkflowContext, WorkflowResult};
 
 /// One stored history for each behaviour.
-const BEHAVIOURS: [&str; 17] = [
+const BEHAVIOURS: [&str; 18] = [
     "approval",
     "cancelled",
+    "compensated",
     "completes",
     "continued",
     "continues",

@@ -36,6 +36,13 @@ pub(crate) async fn payments(path: &Path) -> Vec<Payment> {
     rows.iter().map(|row| Payment { order: row.get(0), cents: row.get(1), key: row.get(2) }).collect()
 }
 
+/// Refunds that were taken back, in that order.
+pub(crate) async fn cancellations(path: &Path) -> Vec<String> {
+    let Some(mut database) = open(path).await else { return Vec::new() };
+    let rows = sqlx::query_scalar("SELECT refund_id FROM cancellations ORDER BY id").fetch_all(&mut database).await;
+    rows.unwrap_or_default()
+}
+
 /// All requests that are logged, oldest first.
 pub(crate) async fn calls(path: &Path) -> Vec<Call> {
     let Some(mut database) = open(path).await else { return Vec::new() };

@@ -34,6 +34,7 @@ mod summary;
 #[cfg(test)]
 mod tests;
 mod tools;
+mod undo;
 
 pub use cases::CaseAt;
 pub(crate) use problems::suggestion;

@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use mandate_domain::{
-    AgentResult, AgentRun, ApprovalDecision, Instruction, QuestionId, Sender, SentInstruction, Verdict,
-    agent_run::Answer,
+    AgentResult, AgentRun, ApprovalDecision, Instruction, QuestionId, Sender, SentInstruction, ToolCallId, Verdict,
+    agent_run::{Answer, CallState},
 };
 use temporalio_macros::{workflow, workflow_methods};
 use temporalio_workflow::{
@@ -15,7 +15,7 @@ use temporalio_workflow::{
 
 use crate::{
     contract::{ANSWER_QUESTION, DECIDE},
-    lenient::Lenient,
+    lenient::{Decided, Lenient},
     snapshot::{PendingRequest, Status, Transcript},
 };
 
@@ -68,9 +68,9 @@ const INBOX_MAX: usize = 1000;
 )]
 mod handlers {
     use super::{
-        ANSWER_QUESTION, AgentResult, AgentWorkflow, Answer, DECIDE, HandlerError, Instruction, Lenient, Message,
-        PendingRequest, QuestionId, Status, SyncWorkflowContext, Transcript, Verdict, WorkflowContext,
-        WorkflowContextView, WorkflowResult, answer_of, driver, workflow_methods,
+        ANSWER_QUESTION, AgentResult, AgentWorkflow, Answer, DECIDE, Decided, HandlerError, Instruction, Lenient,
+        Message, PendingRequest, QuestionId, Status, SyncWorkflowContext, Transcript, Verdict, WorkflowContext,
+        WorkflowContextView, WorkflowResult, answer_of, driver, waits_for_word, workflow_methods,
     };
 
     #[workflow_methods]
@@ -124,8 +124,12 @@ mod handlers {
 
         #[update_validator(decide)]
         fn validate_decide(&self, _ctx: &WorkflowContextView, input: &Lenient) -> Result<(), HandlerError> {
-            let decision = input.decide()?;
+            let decided = input.decided()?;
             let run = self.open_for_updates()?;
+            let decision = match decided {
+                Decided::Request(decision) => decision,
+                Decided::Word(sent) => return waits_for_word(run, &sent),
+            };
             if run.waiting_requests().any(|waiting| waiting.request.id == decision.request) {
                 Ok(())
             } else {
@@ -135,10 +139,13 @@ mod handlers {
 
         #[update]
         pub async fn decide(ctx: &mut WorkflowContext<Self>, input: Lenient) -> Result<Answer, HandlerError> {
-            let decision = input.decide();
+            let decided = input.decided();
             let update = ctx.state_mut(|state| {
                 let (at, update) = (state.arrived(DECIDE), state.next_update());
-                let message = Message::Decision { decision: decision?, at, update: Some(update) };
+                let message = match decided? {
+                    Decided::Request(decision) => Message::Decision { decision, at, update: Some(update) },
+                    Decided::Word(sent) => Message::Instruction { sent, at, update: Some(update) },
+                };
                 state.inbox.push_back(message);
                 Ok::<u64, String>(update)
             })?;
@@ -184,6 +191,18 @@ mod handlers {
             self.transcript.clone()
         }
     }
+}
+
+/// Whether a word on a lost call names one that waits for it.
+fn waits_for_word(run: &AgentRun, sent: &SentInstruction) -> Result<(), HandlerError> {
+    let unknown = |id: ToolCallId| {
+        run.calls().iter().any(|call| call.id == id && matches!(call.state, CallState::Unknown { .. }))
+    };
+    if matches!(&sent.instruction, Instruction::Resolve { call, .. } if unknown(*call)) {
+        return Ok(());
+    }
+    let about = sent.instruction.about().unwrap_or_default();
+    Err(format!("the outcome of call `{about}` is not unknown in this run").into())
 }
 
 /// What came of an update. The run loop answers every one before it ends, also when it is cancelled: the wait must not

@@ -25,6 +25,15 @@ const MESSAGE_ID_BYTES_MAX: usize = 64;
 /// Longest reason that a refusal repeats, in characters.
 const REASON_CHARS_MAX: usize = 300;
 
+/// What the update `decide` says.
+#[derive(Debug, Clone)]
+pub enum Decided {
+    /// A decision about a request.
+    Request(ApprovalDecision),
+    /// A person's word on a call whose outcome nobody knows.
+    Word(SentInstruction),
+}
+
 /// Whatever was sent, undecoded.
 #[derive(Debug, Clone, Default)]
 pub struct Lenient(Vec<Payload>);
@@ -114,6 +123,17 @@ impl Lenient {
         let sent: SentUpdate = self.decode(DECIDE_FORM)?;
         let SentUpdate { verdict, request_id, by, comment, arguments, signature, token } = sent;
         SentDecision { request_id, arguments, by, comment, signature, token }.check(verdict)
+    }
+
+    /// What the update `decide` says: a decision about a request, or what became of a call.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn decided(&self) -> Result<Decided, String> {
+        let payload = self.0.first().map(|payload| payload.data.as_slice()).unwrap_or_default();
+        let resolves =
+            serde_json::from_slice::<Map<String, Value>>(payload).is_ok_and(|sent| sent.contains_key("resolution"));
+        if resolves { self.resolution().map(Decided::Word) } else { self.decide().map(Decided::Request) }
     }
 
     /// The answer to a question.

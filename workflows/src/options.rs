@@ -86,7 +86,8 @@ pub(crate) fn call_tool(
     let timeout = call.timeout_secs.unwrap_or(limits.tool_timeout_max_secs).min(limits.tool_timeout_max_secs);
     let attempt = Duration::from_secs(timeout) + MARGIN;
     let released = released_by.map(|request| format!(" · released by {request}")).unwrap_or_default();
-    let summary = format!("{}{released}", call.tool);
+    let undoes = call.id.undoes().map(|undone| format!(" · undoes {undone}")).unwrap_or_default();
+    let summary = format!("{}{undoes}{released}", call.tool);
     Row { attempt, overall: outage(limits) + attempt, summary }.options(token)
 }
 

@@ -19,7 +19,7 @@ use crate::{
     failure::ActivityFailure,
     guards::{self, Guard, on},
     heartbeat::Heartbeat,
-    store::{EffectRow, EffectState, MadeRequest, StoreError, Tx},
+    store::{EffectRow, EffectState, MadeRequest, RevisionRow, StoreError, Tx},
     tools::{CallToolError, PrepareToolError, PreparedTool, Stop},
 };
 
@@ -77,14 +77,10 @@ impl Governed {
         run: &Admitted,
         id: ToolCallId,
     ) -> Result<RecordedCall, ActivityFailure> {
-        let mut proposed = self.proposed(run, id).await?;
-        if id.revision > 1 && on(Guard::RecordedCall) {
-            let revision = self.store.revision(&run.chain, id).await?;
-            proposed = proposed.zip(revision).map(|(proposed, revision)| ProposedCall {
-                arguments: Arguments::Object(revision.arguments),
-                ..proposed
-            });
-        }
+        let proposed = match id.undoes() {
+            Some(undone) => self.undo_of(run, undone).await?,
+            None => self.proposed_call(run, id).await?,
+        };
         let Some(proposed) = proposed else {
             let reason = format!("call `{id}` stands in no recorded model reply of this run");
             return Err(self.intrusion(caller, reason).await?);
@@ -97,6 +93,24 @@ impl Governed {
             self.view(&mut tx).await?.free_name(run, &proposed.tool, &tx.facts().await?.classes)
         };
         Ok(RecordedCall { id, named, input, proposed })
+    }
+
+    /// A call as the model proposed it, or as an approver revised that; none that stands in no recorded reply.
+    pub(super) async fn proposed_call(
+        &self,
+        run: &Admitted,
+        id: ToolCallId,
+    ) -> Result<Option<ProposedCall>, ActivityFailure> {
+        let proposed = self.proposed(run, id).await?;
+        if id.revision == 1 || !on(Guard::RecordedCall) {
+            return Ok(proposed);
+        }
+        let revision = self.store.revision(&run.chain, id).await?;
+        let revised = |(proposed, revision): (ProposedCall, RevisionRow)| ProposedCall {
+            arguments: Arguments::Object(revision.arguments),
+            ..proposed
+        };
+        Ok(proposed.zip(revision).map(revised))
     }
 
     async fn walk(
@@ -160,9 +174,12 @@ impl Governed {
         call: &'a RecordedCall,
     ) -> Result<Result<CheckedCall<'a>, Refusal>, ActivityFailure> {
         let unguarded = self.catalog.tools.values().filter(|_| !on(Guard::ToolOffered));
-        let mut callable = run.row.tools.iter().chain(unguarded);
+        // What undoes a call is not offered to the model, and is pinned all the same.
+        let pinned =
+            run.row.tools.iter().filter(|tool| call.id.undo || run.offered().any(|other| other.name == tool.name));
+        let mut callable = pinned.chain(unguarded);
         let Some(tool) = callable.find(|tool| tool.name.as_str() == call.proposed.tool) else {
-            let offered: Vec<_> = run.row.tools.iter().map(|tool| tool.name.as_str()).collect();
+            let offered: Vec<_> = run.offered().map(|tool| tool.name.as_str()).collect();
             let reason =
                 format!("tool `{}` is not offered to this agent; offered are: {}.", call.named, offered.join(", "));
             return Ok(Err(refusal(RefusalKind::ToolNotOffered, reason)));
@@ -175,6 +192,10 @@ impl Governed {
         let tool = registered.unwrap_or(tool);
         let arguments = match &call.proposed.arguments {
             Arguments::Object(arguments) => arguments,
+            Arguments::Malformed(why) if call.id.undo => {
+                let reason = format!("The arguments of the undo cannot be formed: {why}.");
+                return Ok(Err(refusal(RefusalKind::InvalidArguments, reason)));
+            }
             Arguments::Malformed(_) => {
                 let reason = "They are not a JSON object.".to_owned();
                 return Ok(Err(refusal(RefusalKind::InvalidArguments, reason)));

@@ -209,6 +209,8 @@ impl Governed {
         if let Some(row) = tx.call_end(call).await? {
             return Ok(row.outcome);
         }
+        let known = self.known_of(&mut tx, run, call).await?;
+        let reason = if known.is_empty() { reason } else { format!("{reason}; {known}") };
         tx.mark_unknown(effect, &reason).await?;
         let first = tx.recorded(&format!("{effect}/unknown")).await?.is_none();
         if first {

@@ -344,7 +344,7 @@ impl Governed {
     async fn model_request(&self, run: &Admitted, told: &Told) -> Result<ModelRequest, ActivityFailure> {
         let messages = self.store.transcript(run.tenant(), &told.head).await?;
         let messages = told.view.transcript(run, messages, &told.facts);
-        let tools = run.row.tools.iter().map(|tool| OfferedTool {
+        let tools = run.offered().map(|tool| OfferedTool {
             name: tool.name.to_string(),
             description: tool.description.clone(),
             input_schema: tool.input_schema.clone(),
@@ -454,12 +454,13 @@ impl Governed {
         };
         let view = self.view(tx).await?;
         let calls = reply.calls.iter().map(|call| {
-            let tool = run.row.tools.iter().find(|tool| tool.name.as_str() == call.tool);
+            let tool = run.offered().find(|tool| tool.name.as_str() == call.tool);
             CallSummary {
                 tool: tool.map_or_else(|| view.free_name(run, &call.tool, &read), |tool| tool.name.to_string()),
                 arguments: arguments_address(run, &call.arguments),
                 timeout_secs: tool.map(|tool| tool.timeout_secs),
                 submits_answer: tool.is_some_and(submits_answer),
+                undo: tool.and_then(|tool| run.undo_summary(tool)),
             }
         });
         Ok(ModelTurn { transcript: after.clone(), text, calls: calls.collect(), usage: reply.usage })

@@ -118,14 +118,19 @@ impl Governed {
         Ok(Some(PolicyDecision { outcome: PolicyOutcome::Deny, policies: Vec::new(), bundle, reason }))
     }
 
-    /// The tool that a recorded call names, if the run was offered it.
+    /// The tool that a recorded call names, or that undoes it, if the run was offered it.
     pub(super) async fn tool_of<'a>(
         &self,
         run: &'a Admitted,
         call: ToolCallId,
     ) -> Result<Option<&'a ToolDefinition>, ActivityFailure> {
         let named = self.proposed(run, call).await?.map(|proposed| proposed.tool);
-        Ok(run.row.tools.iter().find(|tool| Some(tool.name.as_str()) == named.as_deref()))
+        let find = |name: Option<&str>| run.row.tools.iter().find(|tool| Some(tool.name.as_str()) == name);
+        let tool = find(named.as_deref());
+        if !call.undo {
+            return Ok(tool);
+        }
+        Ok(find(tool.and_then(|tool| tool.undo.as_ref()).map(|undo| undo.tool.as_str())))
     }
 
     /// A call as the model proposed it, whichever revision of it is meant; none if no recorded reply has it.

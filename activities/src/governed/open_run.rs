@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use mandate_domain::{
     AgentDefinition, AgentTask, ChainHead, Digest, Message, OpenedRun, Proof, RecordBody, RunChain, RunPins,
-    ToolDefinition, Who, canonical,
+    ToolDefinition, ToolName, Who, canonical,
     policy::{PersonAction, PolicyDecision, RunOf},
     quarantine::first_hit,
 };
@@ -69,7 +69,7 @@ impl Governed {
     async fn resolve_tools(&self, agent: &AgentDefinition) -> Result<Vec<ToolDefinition>, ActivityFailure> {
         let list = self.store.quarantine_list().await?;
         let mut tools = Vec::with_capacity(agent.tools.len());
-        for name in &agent.tools {
+        for name in &self.pinned_names(agent) {
             let Some(tool) = self.catalog.tools.get(name) else {
                 let reason = format!("tool `{name}` is not registered");
                 return Err(ActivityFailure::BrokenAgent { agent: agent.name.clone(), reason });
@@ -88,6 +88,20 @@ impl Governed {
             }
         }
         Ok(tools)
+    }
+
+    /// The tools that are offered, and those that undo calls of them where the agent wants that.
+    fn pinned_names(&self, agent: &AgentDefinition) -> Vec<ToolName> {
+        let mut names = agent.tools.clone();
+        if !agent.compensate.is_empty() {
+            let undo = |name: &ToolName| Some(self.catalog.tools.get(name)?.undo.as_ref()?.tool.clone());
+            for name in agent.tools.iter().filter_map(undo) {
+                if !names.contains(&name) {
+                    names.push(name);
+                }
+            }
+        }
+        names
     }
 
     fn pins(
@@ -186,6 +200,7 @@ impl Governed {
             accepts: self.identities.settings().accepted.iter().copied().collect(),
             notifies: self.catalog.notify.is_some(),
             namespace_id: self.executions.namespace_id().await?,
+            compensate: agent.compensate.clone(),
         };
         let on_behalf_of = task.on_behalf_of.clone();
         let new = NewRun {

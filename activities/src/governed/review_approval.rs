@@ -61,8 +61,16 @@ impl Governed {
         let (tx, review) = match &input.subject {
             ReviewSubject::Decision { decision, ordinal, arrival } => {
                 let signed = self.signed(caller, &run, decision, arrival.as_ref()).await?;
-                let key = format!("{}/decided/{ordinal}", decision.request);
+                let mut key = format!("{}/decided/{ordinal}", decision.request);
                 let mut tx = self.begin(&run).await?;
+                // Behind a reset the numbers are given out again: a refusal of another one's decision is not this one's.
+                if let Some(RecordBody::ApprovalDecided { refused: Some(_), verdict, by, .. }) =
+                    tx.recorded(&key).await?
+                    && (verdict, &by) != (decision.verdict, &signed.by)
+                    && let Some(arrival) = arrival
+                {
+                    key = format!("{key}/{}", arrival.run_id);
+                }
                 let decided = Decided { call, decision, signed: &signed, now_ms: caller.now_ms(), key };
                 let review = self.review_decision(&mut tx, &run, &decided).await?;
                 (tx, review)

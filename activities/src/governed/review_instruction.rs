@@ -37,18 +37,41 @@ pub(super) struct Heard<'a> {
     pub(super) sent: &'a SentInstruction,
     pub(super) signed: &'a Signed,
     pub(super) ordinal: u32,
+    key: String,
 }
 
 impl Heard<'_> {
     /// Key of its record.
     pub(super) fn key(&self) -> String {
-        match &self.sent.instruction {
-            Instruction::Resolve { call, .. } => format!("{call}/resolved/{}", self.ordinal),
-            Instruction::Answer { .. } | Instruction::Steer { .. } | Instruction::Pause | Instruction::Resume => {
-                format!("instruction/{}", self.ordinal)
-            }
-        }
+        self.key.clone()
     }
+}
+
+/// Key of the record of an instruction: by its number in the run. Behind a reset the numbers are given out again, and
+/// what another message of that number was told counts for that one alone: this one is known by its execution too.
+async fn key_of(
+    tx: &mut Tx,
+    run: &Admitted,
+    (sent, arrival): (&SentInstruction, &Arrival),
+    ordinal: u32,
+) -> Result<String, ActivityFailure> {
+    let key = match &sent.instruction {
+        Instruction::Resolve { call, .. } => format!("{call}/resolved/{ordinal}"),
+        Instruction::Answer { .. } | Instruction::Steer { .. } | Instruction::Pause | Instruction::Resume => {
+            format!("instruction/{ordinal}")
+        }
+    };
+    let other = match tx.recorded(&key).await? {
+        Some(RecordBody::Instructed { instruction, about, text, .. }) => {
+            let said = sent.instruction.text().map(|text| run.key.address(text.as_bytes()));
+            instruction != sent.instruction.kind() || about != sent.instruction.about() || text != said
+        }
+        Some(RecordBody::Resolved { resolution: recorded, .. }) => {
+            !matches!(&sent.instruction, Instruction::Resolve { resolution, .. } if *resolution == recorded)
+        }
+        Some(_) | None => false,
+    };
+    Ok(if other { format!("{key}/{}", arrival.run_id) } else { key })
 }
 
 /// What kept an instruction from counting, and what policy said, if it was asked.
@@ -77,7 +100,8 @@ impl Governed {
             Word::Sent { sent, arrival } => {
                 let signed = self.heard_from(caller, &run, sent, arrival).await?;
                 let mut tx = self.begin(&run).await?;
-                let heard = Heard { sent, signed: &signed, ordinal: input.ordinal };
+                let key = key_of(&mut tx, &run, (sent, arrival), input.ordinal).await?;
+                let heard = Heard { sent, signed: &signed, ordinal: input.ordinal, key };
                 let review = self.review_heard(&mut tx, &run, &heard).await?;
                 (tx, review)
             }

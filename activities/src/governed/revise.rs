@@ -29,6 +29,9 @@ impl Governed {
         tool: &ToolDefinition,
         arguments: &Map<String, Value>,
     ) -> Result<Option<String>, ActivityFailure> {
+        if row.call.undo {
+            return Ok(Some("the arguments of an undo follow from the call that it undoes".to_owned()));
+        }
         if row.call.revision >= REVISIONS_MAX {
             return Ok(Some(format!("the arguments of this call were changed {} times already", REVISIONS_MAX - 1)));
         }
@@ -73,6 +76,13 @@ impl Governed {
         run: &Admitted,
         call: ToolCallId,
     ) -> Result<Option<Map<String, Value>>, ActivityFailure> {
+        if let Some(undone) = call.undoes() {
+            let undo = self.undo_of(run, undone).await?;
+            return Ok(match undo.map(|undo| undo.arguments) {
+                Some(Arguments::Object(arguments)) => Some(arguments),
+                Some(Arguments::Malformed(_)) | None => None,
+            });
+        }
         if call.revision > 1 {
             return Ok(self.store.revision(&run.chain, call).await?.map(|row| row.arguments));
         }

@@ -51,6 +51,7 @@ fn new_run(store: &Store) -> NewRun {
         tools: vec![],
         instructions: "Refund.".into(),
         limits: RunLimits::default(),
+        compensate: vec![],
     };
     NewRun {
         agent: definition.name.clone(),
@@ -66,6 +67,7 @@ fn new_run(store: &Store) -> NewRun {
             accepts: vec![Proof::Claimed],
             notifies: false,
             namespace_id: None,
+            compensate: vec![],
         },
         definition,
         tools: vec![],

@@ -242,7 +242,7 @@ impl AgentRun {
         if self.phase == Phase::Opening {
             return Err(format!("the run has not begun, and no request `{id}` is pending"));
         }
-        if !matches!(self.phase, Phase::Thinking | Phase::Acting | Phase::Resting) {
+        if !matches!(self.phase, Phase::Thinking | Phase::Acting | Phase::Resting | Phase::Compensating) {
             return Err(format!("the run is ending, and `{id}` can no longer be decided"));
         }
         if self.approvals.queue.len() >= QUEUE_MAX || json_bytes(&self.approvals.queue) >= QUEUE_BYTES_MAX {
@@ -363,7 +363,7 @@ impl AgentRun {
     /// Every gate is open: the path is walked again, and policy decides again.
     fn release(&mut self, call: ToolCallId, request: RequestId, commands: &mut Vec<Command>) {
         self.approvals.end_requests(call, commands);
-        if self.is_waiting(call) && self.phase == Phase::Acting {
+        if self.is_waiting(call) && matches!(self.phase, Phase::Acting | Phase::Compensating) {
             self.call_again(call, request, commands);
         }
     }
@@ -406,6 +406,7 @@ impl AgentRun {
     fn end_undone(&mut self, call: ToolCallId, result: Content, commands: &mut Vec<Command>) {
         self.approvals.end_requests(call, commands);
         if self.is_waiting(call) {
+            self.note_not_undone(call, result.shown());
             self.set_call(call, CallState::Ended { result: result.address });
         }
     }

@@ -3,7 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::{AgentRun, Command, Failure, Moment, Phase, Stop, UnexpectedEvent};
-use crate::{Address, CallSummary, EndReason, ModelTurn, RequestId, RunState, ToolCallId, ToolCallOutcome};
+use crate::{
+    Address, CallSummary, EndReason, ModelTurn, RequestId, RunState, ToolCallId, ToolCallOutcome, UndoSummary,
+};
 
 /// A call and where it stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +19,9 @@ pub struct Call {
     /// Whether its result is the run's final answer.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub submits_answer: bool,
+    /// How it would be undone, where the agent wants that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub undo: Option<UndoSummary>,
     /// Where it stands.
     pub state: CallState,
 }
@@ -58,8 +63,8 @@ pub enum CallState {
 
 impl Call {
     fn new(id: ToolCallId, summary: CallSummary, state: CallState) -> Self {
-        let CallSummary { tool, timeout_secs, submits_answer, .. } = summary;
-        Self { id, tool, timeout_secs, submits_answer, state }
+        let CallSummary { tool, timeout_secs, submits_answer, undo, .. } = summary;
+        Self { id, tool, timeout_secs, submits_answer, undo, state }
     }
 
     /// Whether the model can be told its result.
@@ -99,8 +104,8 @@ impl Call {
 }
 
 /// What the calls of a turn make of the run's state: a person is needed only when nothing goes on by itself.
-pub(super) fn state_of(calls: &[Call]) -> RunState {
-    let any = |wanted: fn(&CallState) -> bool| calls.iter().any(|call| wanted(&call.state));
+pub(super) fn state_of<'a>(calls: &(impl Iterator<Item = &'a Call> + Clone)) -> RunState {
+    let any = |wanted: fn(&CallState) -> bool| calls.clone().any(|call| wanted(&call.state));
     if any(|state| matches!(state, CallState::Calling | CallState::LookingUp { .. })) {
         RunState::Running
     } else if any(|state| matches!(state, CallState::Unknown { .. })) {
@@ -246,6 +251,7 @@ impl AgentRun {
             return Ok(());
         }
         self.take_answer(id, &outcome);
+        self.note_for_undoing(id, &outcome);
         let state =
             settled(outcome).unwrap_or_else(|| self.not_performed("the call asked for nothing and did nothing"));
         self.set_call(id, state);
@@ -296,8 +302,13 @@ impl AgentRun {
             return Ok(());
         }
         self.take_answer(id, &outcome);
+        self.note_for_undoing(id, &outcome);
         if let Some(state) = settled(outcome) {
             self.set_call(id, state);
+        } else if id.undo {
+            // The undo of another call may still be possible.
+            self.note_not_undone(id, &failure.detail());
+            self.set_call(id, CallState::Abandoned);
         } else {
             // Nothing was begun, and the activity will not come back: the run cannot go on.
             self.set_call(id, CallState::Abandoned);
@@ -318,6 +329,9 @@ impl AgentRun {
         }
         let reason = format!("the call was lost and the store could not be asked: {}", failure.detail());
         self.set_call(id, CallState::Unknown { reason });
+        if id.undo {
+            return Ok(());
+        }
         self.begin_stop(Stop::after(failure), commands);
         Ok(())
     }

@@ -35,6 +35,12 @@ pub enum Command {
         /// The request that released it, on the second walk.
         released_by: Option<RequestId>,
     },
+    /// Walk the governed path for the call that undoes another one. The run has stopped, and effects of before may have been
+    /// cancelled: this one is not.
+    Compensate {
+        /// The call that undoes.
+        call: ToolCallId,
+    },
     /// Ask the store what became of a call; perform nothing.
     ResolveOutcome {
         /// The call.

@@ -52,6 +52,7 @@ impl AgentRun {
         let waits_for_effect = match self.phase {
             Phase::Opening | Phase::Thinking => true,
             Phase::Acting | Phase::Resting => false,
+            Phase::Compensating => return self.stop_compensation(commands),
             Phase::Stopping | Phase::Closing | Phase::Finished => return,
         };
         self.stop = Some(Stop { waits_for_effect, ..stop });

@@ -303,6 +303,7 @@ impl AgentRun {
     }
 
     fn end_by_word(&mut self, call: ToolCallId, outcome: ToolCallOutcome) {
+        self.note_for_undoing(call, &outcome);
         if let Some(state) = settled(outcome) {
             self.set_call(call, state);
         }

@@ -13,7 +13,8 @@ impl AgentRun {
             Phase::Thinking | Phase::Acting | Phase::Resting if self.paused => RunState::Paused,
             Phase::Opening | Phase::Thinking | Phase::Resting | Phase::Stopping => RunState::Running,
             Phase::Closing | Phase::Finished => self.terminal_state(),
-            Phase::Acting => call::state_of(&self.calls),
+            Phase::Acting => call::state_of(&self.calls.iter()),
+            Phase::Compensating => call::state_of(&self.undo_calls()),
         }
     }
 
@@ -137,6 +138,7 @@ impl AgentRun {
             unknown_outcomes: call::unknown(&self.calls),
             performed: if self.stop.is_some() { self.performed.clone() } else { Vec::new() },
             not_performed: self.abandoned(),
+            undone: self.undone(),
             audit: self.audit.clone(),
         }
     }

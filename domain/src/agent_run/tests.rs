@@ -5,6 +5,7 @@
 
 mod approvals;
 mod calls;
+mod compensation;
 mod continuing;
 mod ending;
 mod instructions;
@@ -18,7 +19,7 @@ use super::*;
 use crate::{
     Address, AgentResult, ApprovalDecision, ApprovalRequest, CallSummary, Content, Digest, Evidence, Gate, Instruction,
     InstructionReview, ModelName, ModelTurn, PolicyId, Question, QuestionId, RequestId, Resolution, Review, RunChain,
-    RunLimits, RunPins, Sender, SentInstruction, StoreId, ToolCallId, ToolCallOutcome, Verdict,
+    RunLimits, RunPins, Sender, SentInstruction, StoreId, ToolCallId, ToolCallOutcome, UndoSummary, Verdict,
     approval::{Arrival, Escalation, OnExpiry},
     audit::Proof,
 };
@@ -65,6 +66,7 @@ pub(super) fn opened_with(limits: RunLimits, notifies: bool) -> Event {
         starter_proof: Proof::Claimed,
         notifies,
         namespace_id: None,
+        compensate: vec![],
     }))
 }
 
@@ -82,10 +84,18 @@ pub(super) fn replied(turn: u64, calls: u32) -> Event {
                 arguments: address(n.into()),
                 timeout_secs: Some(5),
                 submits_answer: false,
+                undo: None,
             })
             .collect(),
         usage: Usage { input_tokens: 10, output_tokens: 1, ..Usage::default() },
     })
+}
+
+/// Makes each call of a reply one that can be undone.
+pub(super) fn undoable(reply: &mut ModelTurn) {
+    for call in &mut reply.calls {
+        call.undo = Some(UndoSummary { tool: "payments.cancel_refund".into(), timeout_secs: 5 });
+    }
 }
 
 pub(super) fn request(call: ToolCallId, gate: &str, ordinal: u32) -> ApprovalRequest {

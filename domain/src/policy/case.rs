@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// The call that a case asks about. No recorded call has this number.
-const ASKED: ToolCallId = ToolCallId { turn: u32::MAX, index: 0, revision: 1 };
+const ASKED: ToolCallId = ToolCallId { turn: u32::MAX, index: 0, revision: 1, undo: false };
 
 /// A case.
 #[derive(Debug, Clone, PartialEq)]

@@ -67,6 +67,7 @@ fn tool(name: &str, read_only: bool, input_schema: Value) -> ToolDefinition {
         open_world: false,
         check: None,
         settles_within_secs: None,
+        undo: None,
         timeout_secs: 10,
         cost_micros: 0,
         amounts: Vec::new(),

@@ -126,6 +126,7 @@ fn forged_run(scenario: &Scenario) -> Value {
         accepts: vec![Proof::Claimed],
         notifies: false,
         namespace_id: None,
+        compensate: vec![],
     };
     let (mut run, _) = AgentRun::start(mandate_tests::AGENT.parse().unwrap(), ANA.parse().unwrap());
     run.apply(Event::Opened(Box::new(opened)), Moment { now_ms: 0, history_is_long: false }).unwrap();

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use mandate_domain::{AgentDefinition, AgentName, ModelName, ToolDefinition, ToolName};
+use mandate_domain::{AgentDefinition, AgentName, CompensateOn, ModelName, ToolDefinition, ToolName};
 
 use super::{
     folder::entries,
@@ -99,6 +99,7 @@ fn read_definition(table: &mut Table<'_>, known: &Known<'_>) -> Option<AgentDefi
     let escalation_path = table.required_text("escalation_path");
     let model = read_model(table, &known.root.models.written);
     let tools = read_tools(table, &known.tools.written);
+    let compensate = read_compensate(table, tools.as_deref().unwrap_or_default(), known.tools);
     let limits = limits::read(table.table("limits"), &Base::NoMoreThan(known.root.limits));
     Some(AgentDefinition {
         name: AgentName::parse("tenant/unit/agent").ok()?,
@@ -112,7 +113,34 @@ fn read_definition(table: &mut Table<'_>, known: &Known<'_>) -> Option<AgentDefi
         tools: tools?,
         instructions: String::new(),
         limits,
+        compensate,
     })
+}
+
+/// The kinds of end at which the agent's effects are undone. They are for tools that can be undone.
+fn read_compensate(
+    table: &mut Table<'_>,
+    offered: &[ToolName],
+    tools: &Named<ToolName, ToolDefinition>,
+) -> Vec<CompensateOn> {
+    let Some(words) = table.texts("compensate") else { return Vec::new() };
+    let mut kinds = BTreeSet::new();
+    for word in words.value {
+        let found = CompensateOn::ALL.into_iter().find(|kind| kind.as_str() == word.value);
+        if found.is_none() {
+            let help = suggestion(&word.value, CompensateOn::ALL.map(CompensateOn::as_str));
+            let message = format!("`{}` is no end of a run at which calls are undone", word.value);
+            table.problems.at(&word.place, message, "unknown word", Some(help));
+        }
+        kinds.extend(found);
+    }
+    let undoes = |name: &ToolName| tools.usable.get(name).is_some_and(|tool| tool.undo.is_some());
+    let all_read = offered.iter().all(|name| tools.usable.contains_key(name));
+    if !kinds.is_empty() && all_read && !offered.iter().any(undoes) {
+        let message = "`compensate` undoes nothing: none of the agent's tools has an `[undo]`";
+        table.problems.at(&words.place, message, "nothing to undo", None);
+    }
+    kinds.into_iter().collect()
 }
 
 fn read_model(table: &mut Table<'_>, models: &[String]) -> Option<ModelName> {

@@ -16,9 +16,10 @@ mod cases;
 mod classes;
 mod identity;
 mod notify;
+mod processes;
 mod remotes;
 mod store;
-mod processes;
+mod undo;
 
 const ROOT: &str = r#"
 [groups]

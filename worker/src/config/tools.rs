@@ -14,6 +14,7 @@ use super::{
     reader::{At, Table, read_table},
     remotes::Server,
     root::{Named, Root},
+    undo,
 };
 
 /// Longest time one call may take unless the tool says otherwise, in seconds.
@@ -23,10 +24,11 @@ const TIMEOUT_SECS: u64 = 60;
 const COST_MICROS_MAX: u64 = 1_000_000_000_000;
 
 /// A tool with what has to be checked against the others.
-struct Read {
-    tool: ToolDefinition,
+pub(super) struct Read {
+    pub(super) tool: ToolDefinition,
     name: Place,
     check: Option<Place>,
+    pub(super) undo: Option<Place>,
 }
 
 /// Reads every tool.
@@ -42,6 +44,7 @@ pub(super) fn read(problems: &Problems, folder: &Path, root: &Root) -> Named<Too
     }
     report_wire_collisions(problems, &tools);
     report_checks(problems, &tools, &written);
+    undo::report(problems, &tools, &written);
     Named { usable: tools.into_iter().map(|read| (read.tool.name.clone(), read.tool)).collect(), written }
 }
 
@@ -55,6 +58,7 @@ fn read_tool(table: &mut Table<'_>, path: &Path, root: &Root) -> Option<Read> {
     let open_world = table.flag("open_world").is_none_or(|flag| flag.value);
     let check = table.parsed::<ToolName>("check");
     let settles_within_secs = read_settles(table, check.is_some());
+    let undo = undo::read(table);
     let timeout_secs = read_timeout(table, root.limits.tool_timeout_max_secs);
     let reach = read_reach(table, &root.servers);
     let cost_micros = table.number_within("cost_micros", 0..=COST_MICROS_MAX, 0);
@@ -76,6 +80,7 @@ fn read_tool(table: &mut Table<'_>, path: &Path, root: &Root) -> Option<Read> {
         open_world,
         check: check.map(|check| check.value),
         settles_within_secs,
+        undo: undo.as_ref().map(|undo| undo.value.clone()),
         timeout_secs,
         cost_micros,
         amounts: labels.amounts,
@@ -84,7 +89,7 @@ fn read_tool(table: &mut Table<'_>, path: &Path, root: &Root) -> Option<Read> {
         input_schema: input_schema?,
         reach: reach?,
     };
-    Some(Read { tool, name: name.place, check: check_place })
+    Some(Read { tool, name: name.place, check: check_place, undo: undo.map(|undo| undo.place) })
 }
 
 fn named_as_file(table: &Table<'_>, path: &Path, name: At<ToolName>) -> Option<At<ToolName>> {

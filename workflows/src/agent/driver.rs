@@ -254,6 +254,12 @@ impl Driver<'_> {
                 self.invoke_model(turn, transcript, append, instructions);
             }
             Command::CallTool { call, released_by } => self.call_tool(call, released_by.as_ref()),
+            Command::Compensate { call } => {
+                if self.effects.is_cancelled() {
+                    self.effects = WorkflowCancellationToken::new();
+                }
+                self.call_tool(call, None);
+            }
             Command::ResolveOutcome { call } => self.look_up(call),
             Command::ReviewApproval { call, subject } => self.review_approval(call, subject),
             Command::ReviewInstruction { ticket, subject } => self.review_instruction(ticket, subject),

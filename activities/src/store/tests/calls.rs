@@ -2,7 +2,7 @@
 
 use super::*;
 
-const CALL: ToolCallId = ToolCallId { turn: 1, index: 0, revision: 1 };
+const CALL: ToolCallId = ToolCallId { turn: 1, index: 0, revision: 1, undo: false };
 const EFFECT: EffectId = EffectId::Tool(CALL);
 
 async fn send_by(tx: &mut Tx) -> BootTime {

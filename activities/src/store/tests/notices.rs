@@ -2,7 +2,7 @@
 
 use super::*;
 
-const CALL: ToolCallId = ToolCallId { turn: 1, index: 0, revision: 1 };
+const CALL: ToolCallId = ToolCallId { turn: 1, index: 0, revision: 1, undo: false };
 
 async fn a_request_is_found_by_its_number_and_a_record_tells_its_time(on: On) {
     let home = Home::new(on).await;

@@ -1,7 +1,8 @@
 //! Properties over random event sequences. The promises themselves are assertions of [`World`]: exactly one result per
 //! call, no call without its approvals, none twice, none while the run is paused, a lost activity never "did not
 //! happen", one answer a message, each instruction delivered once and in order, each notice told once, nothing left
-//! behind at the end, the closing record names what nobody knows.
+//! behind at the end, the closing record names what nobody knows, and what completed is undone in reverse order where that
+//! is wanted.
 
 use std::collections::BTreeSet;
 
@@ -22,7 +23,8 @@ fn drawn(choices: &mut Choices) -> World {
         Some(1) => Some(40),
         Some(_) | None => None,
     };
-    World::start(Settings { notifies, silent, gated_calls: None, losses })
+    let compensates = choices.one_in(2);
+    World::start(Settings { notifies, silent, gated_calls: None, losses, compensates })
 }
 
 proptest! {
@@ -123,6 +125,7 @@ fn the_world_hands_out_every_event_and_every_answer() {
         "Timer::Question",
         "Timer::Notices",
         "a held call begins",
+        "an undo begins",
         "a notice is cancelled",
         "an expiry stops the run",
         "continues as new",

@@ -61,6 +61,8 @@ pub(super) struct Settings {
     pub(super) gated_calls: Option<u32>,
     /// Activities that are lost, as one in so many. None: none is.
     pub(super) losses: Option<usize>,
+    /// What calls did is undone, whatever stops the run.
+    pub(super) compensates: bool,
 }
 
 /// The world outside of the state machine.
@@ -103,6 +105,9 @@ pub(super) struct World {
     begun: BTreeSet<NoticeId>,
     cancelled: BTreeSet<NoticeId>,
     effects_cancelled: bool,
+    /// Calls that completed, as the run was told, in that order; and those that are being undone.
+    completed: Vec<ToolCallId>,
+    undoing: Vec<ToolCallId>,
     /// The gate of the expiry that was just recorded stops the run.
     halts: bool,
     /// Policy denies every second walk from now on.
@@ -144,6 +149,8 @@ impl World {
             begun: BTreeSet::new(),
             cancelled: BTreeSet::new(),
             effects_cancelled: false,
+            completed: vec![],
+            undoing: vec![],
             halts: false,
             policy_changed: false,
             declines: false,
@@ -167,6 +174,7 @@ impl World {
         let before = Before::of(&self.run);
         let commands = self.run.apply(event.clone(), moment).unwrap_or_else(|e| panic!("{e}\n{:#?}", self.run));
         self.log.applied(event.clone(), moment, commands.clone());
+        self.completes(event);
         self.take(commands);
         self.follows(&before, event);
     }
@@ -197,6 +205,7 @@ impl World {
                 effect @ (Command::OpenRun
                 | Command::InvokeModel { .. }
                 | Command::CallTool { .. }
+                | Command::Compensate { .. }
                 | Command::ResolveOutcome { .. }
                 | Command::ReviewApproval { .. }
                 | Command::ReviewInstruction { .. }
@@ -256,10 +265,13 @@ impl World {
 
     /// Halts and completes whatever is under way, until the run is over.
     pub(super) fn finish(&mut self) {
-        if self.finished.is_none() {
-            self.feed(&halt(), false);
+        // The first halt may begin to undo, and people may be asked about that. The second one ends it.
+        for _ in 0..2 {
+            if self.finished.is_none() {
+                self.feed(&halt(), false);
+            }
+            self.settle();
         }
-        self.settle();
     }
 
     /// Completes whatever is under way, one after the other and without further losses, until nothing is.

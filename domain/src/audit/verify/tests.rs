@@ -151,7 +151,7 @@ fn closed(unknown_outcomes: Vec<ToolCallId>) -> RecordBody {
     RecordBody::RunClosed { state: RunState::Completed, reason: None, turns: 1, usage, unknown_outcomes }
 }
 
-const T: EffectId = EffectId::Tool(ToolCallId { turn: 1, index: 0, revision: 1 });
+const T: EffectId = EffectId::Tool(ToolCallId { turn: 1, index: 0, revision: 1, undo: false });
 const M: EffectId = EffectId::Model(1);
 
 fn chain(bodies: Vec<RecordBody>) -> Vec<StoredRecord> {

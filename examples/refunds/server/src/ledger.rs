@@ -1,4 +1,4 @@
-//! The SQLite file: orders, customers, payments, and a log of the requests received.
+//! The SQLite file: orders, customers, payments, cancellations, and a log of the requests received.
 //!
 //! Every write is one immediate transaction, so that two server processes on one file never pay out the same rest of an
 //! order twice.
@@ -15,7 +15,7 @@ use sqlx::{
 /// How long one process waits for another's write.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
-const SCHEMA: [&str; 4] = [
+const SCHEMA: [&str; 5] = [
     "CREATE TABLE IF NOT EXISTS customers (
         customer_id TEXT PRIMARY KEY, name TEXT NOT NULL, email TEXT NOT NULL) STRICT",
     "CREATE TABLE IF NOT EXISTS orders (
@@ -24,6 +24,9 @@ const SCHEMA: [&str; 4] = [
     "CREATE TABLE IF NOT EXISTS payments (
         refund_id TEXT PRIMARY KEY, idempotency_key TEXT UNIQUE, order_id TEXT NOT NULL REFERENCES orders,
         amount_cents INTEGER NOT NULL, currency TEXT NOT NULL, note TEXT, created_at TEXT NOT NULL) STRICT",
+    "CREATE TABLE IF NOT EXISTS cancellations (
+        id INTEGER PRIMARY KEY, refund_id TEXT NOT NULL UNIQUE REFERENCES payments, idempotency_key TEXT,
+        created_at TEXT NOT NULL) STRICT",
     "CREATE TABLE IF NOT EXISTS calls (
         id INTEGER PRIMARY KEY, tool TEXT NOT NULL, idempotency_key TEXT, received_at TEXT NOT NULL) STRICT",
 ];
@@ -125,7 +128,8 @@ impl Ledger {
     pub(crate) async fn order(&self, id: &str) -> sqlx::Result<Option<Value>> {
         let row = sqlx::query(
             "SELECT customer_id, total_cents, currency, items,
-                (SELECT coalesce(sum(amount_cents), 0) FROM payments p WHERE p.order_id = o.order_id) AS refunded_cents
+                (SELECT coalesce(sum(amount_cents), 0) FROM payments p WHERE p.order_id = o.order_id
+                    AND p.refund_id NOT IN (SELECT refund_id FROM cancellations)) AS refunded_cents
              FROM orders o WHERE order_id = ?",
         )
         .bind(id)
@@ -200,6 +204,28 @@ impl Ledger {
         Ok(Refunded::Written(payment.answer()))
     }
 
+    /// Takes a refund back, once: cancelled already, it stays so.
+    pub(crate) async fn cancel(&self, refund_id: &str, key: Option<&str>) -> sqlx::Result<Option<Value>> {
+        let mut write = self.write().await?;
+        let known: Option<i64> = sqlx::query_scalar("SELECT 1 FROM payments WHERE refund_id = ?")
+            .bind(refund_id)
+            .fetch_optional(&mut *write)
+            .await?;
+        if known.is_none() {
+            return Ok(None);
+        }
+        sqlx::query(
+            "INSERT INTO cancellations (refund_id, idempotency_key, created_at)
+             VALUES (?, ?, strftime('%Y-%m-%dT%H:%M:%fZ', 'now')) ON CONFLICT DO NOTHING",
+        )
+        .bind(refund_id)
+        .bind(key)
+        .execute(&mut *write)
+        .await?;
+        write.commit().await?;
+        Ok(Some(json!({ "status": "cancelled", "refund_id": refund_id })))
+    }
+
     /// The answer that the refund of this key got, if one was written.
     pub(crate) async fn refund_of(&self, key: &str) -> sqlx::Result<Option<Value>> {
         // A write lock, so that a refund under way in another process counts as what it becomes.
@@ -250,7 +276,8 @@ async fn payment(write: &mut Transaction<'static, Sqlite>, key: &str) -> sqlx::R
 async fn refusal(write: &mut Transaction<'static, Sqlite>, refund: &Refund) -> sqlx::Result<Option<String>> {
     let row = sqlx::query(
         "SELECT currency, total_cents
-            - (SELECT coalesce(sum(amount_cents), 0) FROM payments p WHERE p.order_id = o.order_id) AS left_cents
+            - (SELECT coalesce(sum(amount_cents), 0) FROM payments p WHERE p.order_id = o.order_id
+                    AND p.refund_id NOT IN (SELECT refund_id FROM cancellations)) AS left_cents
          FROM orders o WHERE order_id = ?",
     )
     .bind(&refund.order_id)

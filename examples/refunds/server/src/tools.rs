@@ -51,6 +51,12 @@ struct RefundStatus {
     idempotency_key: String,
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CancelRefund {
+    refund_id: String,
+}
+
 impl ServerHandler for Refunds {
     fn get_info(&self) -> ServerConfig {
         ServerConfig::new(ServerCapabilities::builder().enable_tools().build())
@@ -78,6 +84,7 @@ impl ServerHandler for Refunds {
             "read_customer" => self.read_customer(arguments).await,
             "refund_payment" => self.refund_payment(arguments, key).await,
             "refund_status" => self.refund_status(arguments).await,
+            "cancel_refund" => self.cancel_refund(arguments, key).await,
             other => return Err(ErrorData::invalid_params(format!("there is no tool `{other}`"), None)),
         };
         // A refusal and a broken database read the same to the model: nothing was done.
@@ -115,6 +122,13 @@ impl Refunds {
             Refunded::Before(answer) => Ok(answered(answer)),
             Refunded::Refused(reason) => Ok(failed(&reason)),
         }
+    }
+
+    async fn cancel_refund(&self, arguments: Value, key: Option<&str>) -> anyhow::Result<CallToolResult> {
+        self.ledger.log_call("cancel_refund", key).await?;
+        let CancelRefund { refund_id } = parse(arguments)?;
+        let cancelled = self.ledger.cancel(&refund_id, key).await?;
+        Ok(cancelled.map_or_else(|| failed(&format!("error: there is no refund `{refund_id}`")), answered))
     }
 
     async fn refund_status(&self, arguments: Value) -> anyhow::Result<CallToolResult> {
@@ -166,6 +180,10 @@ fn tools() -> Vec<Tool> {
             schema(&json!({ "idempotency_key": text }), &["idempotency_key"]),
         )
         .with_annotations(reads()),
+        Tool::new("cancel_refund", "Take a refund back", schema(&json!({ "refund_id": text }), &["refund_id"]))
+            .with_annotations(
+                ToolAnnotations::new().read_only(false).destructive(true).idempotent(true).open_world(false),
+            ),
     ]
 }
 

@@ -32,6 +32,7 @@ impl World {
         match command {
             Command::InvokeModel { turn, append, instructions, .. } => self.model_is_asked(*turn, append, instructions),
             Command::CallTool { call, released_by } => self.call_begins(*call, released_by.as_ref()),
+            Command::Compensate { call } => self.undo_begins(*call),
             Command::ReviewApproval { call, subject } => self.review_begins(*call, subject),
             Command::ReviewInstruction { ticket, .. } => {
                 let other = |c: &Command| matches!(c, Command::ReviewInstruction { .. });
@@ -92,6 +93,46 @@ impl World {
         assert!(self.calling.insert(call), "{call} is called twice at once");
     }
 
+    /// Takes note of calls that completed, as the run hears of them.
+    pub(super) fn completes(&mut self, event: &Event) {
+        let settled = |review: &InstructionReview| match review {
+            InstructionReview::Settled { outcome: ToolCallOutcome::Returned { result, is_error: false }, .. } => {
+                let ends =
+                    |(id, stored): (&ToolCallId, &Stored)| (stored.end == Some(result.address.clone())).then_some(*id);
+                self.calls.iter().find_map(ends)
+            }
+            _ => None,
+        };
+        let completed = match event {
+            Event::ToolReturned { call, outcome: ToolCallOutcome::Returned { is_error: false, .. } }
+            | Event::OutcomeResolved { call, outcome: ToolCallOutcome::Returned { is_error: false, .. } } => {
+                Some(*call)
+            }
+            Event::InstructionReviewed { review, .. } => settled(review),
+            _ => None,
+        };
+        // A question that expires while the run stops belongs to a call that was given up.
+        let kept =
+            |call: &ToolCallId| self.run.calls().iter().all(|one| one.id != *call || one.state != CallState::Abandoned);
+        self.completed.extend(completed.filter(|call| !call.undo && kept(call)));
+    }
+
+    fn undo_begins(&mut self, undo: ToolCallId) {
+        let call = undo.undoes().expect("an undo undoes a call");
+        assert!(self.settings.compensates && self.stops(), "{undo} begins in a run that goes on");
+        let next = self.completed.iter().rev().nth(self.undoing.len());
+        assert_eq!(next, Some(&call), "undone one after the other, the last one first");
+        assert!(
+            self.under_way.iter().all(|c| matches!(c, Command::Notify { .. })),
+            "{undo} begins beside something else"
+        );
+        // What people held is over, and what was cancelled before is not.
+        (self.paused, self.effects_cancelled) = (false, false);
+        self.undoing.push(call);
+        self.seen.insert("an undo begins".to_owned());
+        self.call_begins(undo, None);
+    }
+
     fn review_begins(&mut self, call: ToolCallId, subject: &Subject) {
         assert!(self.reviewing.insert(call), "one review of {call} at a time");
         let stored = self.calls.get_mut(&call).unwrap();
@@ -110,7 +151,11 @@ impl World {
     fn run_closes(&mut self, closing: &Closing) {
         assert!(self.under_way.is_empty(), "nothing is under way: {:?}", self.under_way);
         let unknown: Vec<_> = self.calls.iter().filter(|(_, s)| s.unknown).map(|(id, _)| *id).collect();
-        assert_eq!(closing.unknown_outcomes, unknown, "unknown outcomes are named");
+        let named: BTreeSet<_> = closing.unknown_outcomes.iter().copied().collect();
+        assert_eq!(named, unknown.into_iter().collect::<BTreeSet<_>>(), "unknown outcomes are named");
+        let undoes: Vec<_> = self.run.calls().iter().filter_map(|call| call.id.undoes()).collect();
+        let expected = if self.settings.compensates && self.stops() { self.completed.clone() } else { vec![] };
+        assert!(undoes.iter().eq(expected.iter().rev()), "what completed is undone, or named as not: {undoes:?}");
         for call in self.run.calls() {
             let named = [&closing.abandoned, &closing.unknown_outcomes].map(|list| list.contains(&call.id));
             let ends = usize::from(call.has_result()) + named.into_iter().map(usize::from).sum::<usize>();

@@ -1,7 +1,7 @@
 //! What activities answer: a store, a policy and a webhook, each of which may be lost before or behind what it did.
 
 use super::*;
-use crate::{Refusal, RefusalKind};
+use crate::{CompensateOn, Refusal, RefusalKind};
 
 /// What policy says of a call, fixed when it is first asked.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -69,7 +69,7 @@ impl World {
         let event = match command {
             Command::OpenRun => lost.map_or_else(|| self.open(choices), Event::OpenFailed),
             Command::InvokeModel { turn, .. } => lost.map_or_else(|| self.reply(turn, choices), Event::ModelFailed),
-            Command::CallTool { call, .. } => self.perform(call, lost, choices),
+            Command::CallTool { call, .. } | Command::Compensate { call } => self.perform(call, lost, choices),
             Command::ResolveOutcome { call } => self.look_up(call, lost),
             Command::ReviewApproval { call, subject } => self.review(call, &subject, lost, choices),
             Command::ReviewInstruction { ticket, subject } => self.review_word(ticket, subject, lost, choices),
@@ -104,7 +104,11 @@ impl World {
         let turns_per_execution_max = choices.pick(6).map_or(300, |n| small(n) + 1);
         let limits = RunLimits { turns_max, turns_per_execution_max, ..RunLimits::default() };
         let limits = if self.settings.gated_calls.is_some() { RunLimits::default() } else { limits };
-        opened_with(limits, self.settings.notifies)
+        let mut event = opened_with(limits, self.settings.notifies);
+        if let (Event::Opened(opened), true) = (&mut event, self.settings.compensates) {
+            opened.compensate = CompensateOn::ALL.to_vec();
+        }
+        event
     }
 
     fn reply(&mut self, turn: u32, choices: &mut Choices) -> Event {
@@ -114,7 +118,11 @@ impl World {
         }
         let calls = gated.unwrap_or_else(|| small(choices.pick(5).unwrap_or_default()));
         self.last_reply = (turn, calls);
-        replied(turn.into(), calls)
+        let mut event = replied(turn.into(), calls);
+        if let (Event::ModelReplied(reply), true) = (&mut event, self.settings.compensates) {
+            undoable(reply);
+        }
+        event
     }
 
     fn fresh(&mut self) -> Content {
@@ -141,7 +149,7 @@ impl World {
             (Some(_), _) | (None, Some(0)) => Policy::Gates(1),
             (None, Some(1)) => Policy::Gates(2),
             (None, Some(2)) => Policy::Deny,
-            (None, Some(3)) => Policy::Ask,
+            (None, Some(3)) if !call.undo => Policy::Ask,
             (None, Some(_) | None) => Policy::Allow,
         };
         let (again, denied) = (choices.one_in(6), choices.one_in(6));
@@ -271,6 +279,9 @@ impl World {
                     return Review::AlreadyDecided;
                 }
                 if refuses {
+                    return turned_away();
+                }
+                if decision.arguments.is_some() && call.undo {
                     return turned_away();
                 }
                 if decision.arguments.is_some() && !stored.was_lost {
