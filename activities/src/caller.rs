@@ -1,8 +1,11 @@
 //! Who asks: what the server says of the activity task, never what its input says.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
-use mandate_domain::Origin;
+use mandate_domain::{ChainHead, Origin};
 use temporalio_sdk::activities::ActivityContext;
 
 use crate::failure::ActivityFailure;
@@ -15,6 +18,8 @@ pub(crate) struct Caller {
     pub(crate) workflow_type: String,
     origin: Origin,
     started_ms: u64,
+    /// Where the audit chain stood when this attempt, or the one before it, last said so.
+    seen: Arc<Mutex<Option<ChainHead>>>,
     context: ActivityContext,
 }
 
@@ -46,7 +51,15 @@ impl Caller {
         let started = info.started_time.unwrap_or_else(SystemTime::now);
         let started_ms = started.duration_since(UNIX_EPOCH).map(|since| since.as_millis()).unwrap_or_default();
         let started_ms = u64::try_from(started_ms).unwrap_or(u64::MAX);
-        Ok(Self { workflow_id, run_id, workflow_type, origin, started_ms, context })
+        // Details of another form are those of another program, and say nothing here.
+        let seen = context.heartbeat_details().deserialize::<Option<ChainHead>>().ok().flatten().flatten();
+        let seen = Arc::new(Mutex::new(seen));
+        Ok(Self { workflow_id, run_id, workflow_type, origin, started_ms, seen, context })
+    }
+
+    /// The activity's type.
+    pub(crate) fn activity(&self) -> &str {
+        &self.context.info().activity_type
     }
 
     pub(crate) fn origin(&self) -> &Origin {
@@ -76,7 +89,19 @@ impl Caller {
         if wait.is_zero() { Ok(()) } else { Err(ActivityFailure::TooEarly { what: what.to_string(), wait }) }
     }
 
-    pub(crate) fn context(&self) -> &ActivityContext {
-        &self.context
+    /// Where the audit chain stood when this attempt, or the one before it, last said so.
+    pub(crate) fn seen(&self) -> Option<ChainHead> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Tells the server where the audit chain stands now: an attempt after this one hears of it.
+    pub(crate) async fn saw(&self, head: ChainHead) {
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(head);
+        self.beat().await;
+    }
+
+    /// Sends a heartbeat. Whether it could be encoded.
+    pub(crate) async fn beat(&self) -> bool {
+        self.context.record_heartbeat(self.seen()).await.is_ok()
     }
 }

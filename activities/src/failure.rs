@@ -86,6 +86,7 @@ impl ActivityFailure {
             Self::Prepare(PrepareToolError::Unknown { .. }) => ("UnknownTool", Verdict::Never),
             Self::Prepare(PrepareToolError::Changed { .. }) => ("ToolChanged", Verdict::Never),
             Self::Tool(CallToolError::NotSent { .. }) => ("NotSent", Verdict::Again(None)),
+            Self::Tool(CallToolError::Asks { .. }) => ("ToolAsks", Verdict::Again(None)),
             Self::Tool(CallToolError::OutcomeUnknown { .. }) => ("NoAnswer", Verdict::Again(None)),
             Self::Tool(CallToolError::Declined { retry_after, .. }) => ("ToolDeclined", Verdict::Again(*retry_after)),
             Self::Tool(CallToolError::Unavailable { retry_after, .. }) => {

@@ -54,6 +54,7 @@ mod reconcile_runs;
 mod review_approval;
 mod review_instruction;
 mod revise;
+mod server_questions;
 mod view;
 
 pub use permit::{ClaimRanOut, RecordedPermit};

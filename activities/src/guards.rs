@@ -55,6 +55,8 @@ guards! {
     StoreBehind = "store-behind": ["store_put_back"],
     /// Nothing is asked or performed after the closing record.
     ClosedRun = "closed-run": ["call_of_a_closed_run"],
+    /// Behind the first undo a run does nothing but undo.
+    Undoing = "undoing": ["call_behind_an_undo"],
     /// The model reads the recorded transcript of its own run.
     Transcript = "transcript": ["transcript_of_another_run"],
     /// A call is one that stands in a recorded reply, under that id.

@@ -1,9 +1,11 @@
-//! Heartbeats from a task beside the effect, so that a slow tool does not look like a dead worker.
+//! Heartbeats from a task beside the effect, so that a slow tool does not look like a dead worker. They carry where the audit
+//! chain stands: the next attempt is told, and a store that has less is an older copy.
 
 use std::time::Duration;
 
-use temporalio_sdk::activities::ActivityContext;
 use tokio::task::JoinHandle;
+
+use crate::caller::Caller;
 
 /// How often. Well below the heartbeat timeout of 5 s, which the SDK's throttling also looks at.
 const EVERY: Duration = Duration::from_secs(1);
@@ -12,11 +14,11 @@ const EVERY: Duration = Duration::from_secs(1);
 pub(crate) struct Heartbeat(JoinHandle<()>);
 
 impl Heartbeat {
-    pub(crate) fn start(context: &ActivityContext) -> Self {
-        let context = context.clone();
+    pub(crate) fn start(caller: &Caller) -> Self {
+        let caller = caller.clone();
         Self(tokio::spawn(async move {
             // A heartbeat that cannot be encoded cannot be sent later either; the timeout then speaks.
-            while context.record_heartbeat(()).await.is_ok() {
+            while caller.beat().await {
                 tokio::time::sleep(EVERY).await;
             }
         }))

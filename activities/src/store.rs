@@ -48,7 +48,7 @@ pub use open::StoreSettings;
 pub(crate) use own::{NewBundle, OwnTx, bounded};
 pub use place::{ParsePostgresUrlError, PostgresUrl, StorePlace};
 pub use policy::{BundleRow, BundleSummary};
-pub use questions::{QuestionRow, QuestionState};
+pub use questions::{NewQuestion, QuestionRow, QuestionState};
 pub use reads::{ReplyRow, RunRow, RunSummary};
 pub use reconciliation::OpenRunRow;
 pub use requests::{MadeRequest, RequestRow, RequestState};
@@ -217,7 +217,7 @@ impl StoreError {
         Self::NotFound { what: what.to_string() }
     }
 
-    fn corrupt(what: impl std::fmt::Display) -> Self {
+    pub(crate) fn corrupt(what: impl std::fmt::Display) -> Self {
         Self::Corrupt { what: what.to_string() }
     }
 }

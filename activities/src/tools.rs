@@ -4,9 +4,14 @@
 //! A call takes a [`RecordedPermit`], so that nothing is called that was not decided and recorded. Nothing here retries:
 //! whether a call may be repeated is decided by the governed path, from the registry alone.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use mandate_domain::{BuiltinTool, ServerName, ToolDefinition, ToolName, ToolReach, tool::arguments::same_constraints};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tokio::sync::Mutex;
 
@@ -18,6 +23,7 @@ use crate::{
 };
 
 mod answer;
+mod asks;
 mod builtin;
 mod child;
 mod http;
@@ -25,17 +31,19 @@ mod lines;
 mod mcp;
 mod mcp_http;
 mod remote;
+mod send_by;
 mod skim;
 mod stderr_tail;
 mod stop;
 
+pub use asks::{Form, ServerAsks, Told};
 pub use stop::Stop;
 
 use remote::{Place, Remote};
 use stop::Patience;
 
 /// What a tool answered.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ToolAnswer {
     /// What the model reads: the text content, or the structured content as JSON.
     pub text: String,
@@ -70,8 +78,11 @@ pub enum CallToolError {
     OutcomeUnknown {
         /// The tool.
         tool: String,
-        /// Why.
+        /// Why, in words of ours.
         reason: String,
+        /// What its server wrote last, for the log of whoever runs it. Foreign text, which may hold content: it stands in no
+        /// record and in no history.
+        wrote: String,
     },
     /// The server answered that it did not take the call. Nothing happened, and the claim can be given back; try again,
     /// not before `retry_after`.
@@ -84,6 +95,15 @@ pub enum CallToolError {
         /// How long it asks to wait.
         retry_after: Option<Duration>,
     },
+    /// The server asks people something before it performs the call, and has not performed it; or it asked in vain, and that
+    /// is why the call came to an error.
+    #[error("tool `{tool}` asks for input before it is performed")]
+    Asks {
+        /// The tool.
+        tool: String,
+        /// What it asks for.
+        asks: Box<ServerAsks>,
+    },
     /// The server answered that something went wrong. Whether the call happened is unknown; whoever tries again does so
     /// not before `retry_after`.
     #[error("tool `{tool}` has no answer: the server answered with status {status}, so it may have been performed")]
@@ -95,6 +115,13 @@ pub enum CallToolError {
         /// How long it asks to wait.
         retry_after: Option<Duration>,
     },
+}
+
+impl CallToolError {
+    /// No answer came, for a reason that nothing of the server stands behind.
+    fn unknown(tool: &impl ToString, reason: impl Into<String>) -> Self {
+        Self::OutcomeUnknown { tool: tool.to_string(), reason: reason.into(), wrote: String::new() }
+    }
 }
 
 /// Why a tool cannot be called. Nothing was sent.
@@ -133,6 +160,7 @@ pub struct PreparedTool {
     name: ToolName,
     timeout: Duration,
     stop: Stop,
+    told: Option<Told>,
     reach: Reach,
 }
 
@@ -210,7 +238,7 @@ impl ToolSet {
             }
         };
         let timeout = Duration::from_secs(tool.timeout_secs);
-        Ok(PreparedTool { name: tool.name.clone(), timeout, stop: Stop::default(), reach })
+        Ok(PreparedTool { name: tool.name.clone(), timeout, stop: Stop::default(), told: None, reach })
     }
 
     async fn prepare_mcp(
@@ -258,8 +286,14 @@ impl ToolSet {
     ) -> Result<CheckAnswer, CallToolError> {
         let tool = check_tool.name.to_string();
         let arguments = Map::from_iter([("idempotency_key".to_owned(), Value::String(original_key.to_owned()))]);
-        let answer = check_tool.call(permit, arguments, None).await?;
-        read_check(&answer).map_err(|reason| CallToolError::OutcomeUnknown { tool, reason })
+        match check_tool.call(permit, arguments, None).await {
+            Ok(answer) => read_check(&answer).map_err(|reason| CallToolError::unknown(&tool, reason)),
+            Err(CallToolError::Asks { .. }) => {
+                let reason = "the check tool asks for input, which nobody gives".to_owned();
+                Err(CallToolError::unknown(&tool, reason))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Closes all connections and ends all servers, with everything they started.
@@ -277,10 +311,12 @@ impl ToolSet {
 impl Server {
     async fn connection(&self, name: &ServerName) -> Result<Arc<mcp::Connection>, PrepareToolError> {
         let mut held = self.connection.lock().await;
-        if let Some(connection) = held.as_ref().filter(|connection| !connection.is_closed()) {
+        if let Some(connection) = held.as_ref()
+            && connection.is_alive().await
+        {
             return Ok(Arc::clone(connection));
         }
-        // The dead one first: its group is killed when the last call on it ends.
+        // The dead one first: it is ended when the last call on it is.
         *held = None;
         let connection = Arc::new(mcp::Connection::open(name, &self.settings).await?);
         *held = Some(Arc::clone(&connection));
@@ -303,6 +339,13 @@ impl PreparedTool {
         self
     }
 
+    /// The same tool with what people said to its server's question.
+    #[must_use]
+    pub fn answering(mut self, told: Option<Told>) -> Self {
+        self.told = told;
+        self
+    }
+
     /// The tool's name in the registry.
     #[must_use]
     pub fn name(&self) -> &ToolName {
@@ -316,7 +359,6 @@ impl PreparedTool {
         key: Option<String>,
     ) -> Result<ToolAnswer, CallToolError> {
         let not_sent = |reason: String| CallToolError::NotSent { tool: self.name.to_string(), reason };
-        let unknown = |reason: String| CallToolError::OutcomeUnknown { tool: self.name.to_string(), reason };
         if self.stop.is_asked() {
             return Err(not_sent("it was to stop before it was sent".to_owned()));
         }
@@ -328,7 +370,8 @@ impl PreparedTool {
             }
             Reach::Http(prepared) => prepared.call(permit, &self.name, &arguments, key, patience).await,
             Reach::McpHttp { connection, tool, _place } => {
-                connection.call(permit, &self.name, &tool, arguments, key, patience).await
+                let request = mcp::Request { tool, arguments, key, told: self.told.as_ref(), patience };
+                connection.call(permit, &self.name, request).await
             }
             Reach::Mcp { connection, tool } => {
                 if connection.is_closed() {
@@ -336,10 +379,15 @@ impl PreparedTool {
                 }
                 // Last thing before the bytes go out: after this moment another worker may hold the effect.
                 permit.may_send().map_err(|error| not_sent(error.to_string()))?;
-                connection
-                    .call(&tool, arguments, key, patience)
-                    .await
-                    .map_err(|mcp::NoAnswer(reason)| unknown(reason))
+                let request = mcp::Request { tool, arguments, key, told: self.told.as_ref(), patience };
+                let send_by = Instant::now() + permit.time_left();
+                connection.call(send_by, request).await.map_err(|ended| match ended {
+                    mcp::NoAnswer::NotSent(reason) => not_sent(reason),
+                    mcp::NoAnswer::Lost { reason, wrote } => {
+                        CallToolError::OutcomeUnknown { tool: self.name.to_string(), reason, wrote }
+                    }
+                    mcp::NoAnswer::Asks(asks) => CallToolError::Asks { tool: self.name.to_string(), asks },
+                })
             }
         }
     }

@@ -270,9 +270,10 @@ impl AgentRun {
 
     /// The next execution does not come yet, as there is too much to carry: what was put off for it is done here.
     #[must_use]
-    pub fn stay(&mut self) -> Vec<Command> {
+    pub fn stay(&mut self, moment: Moment) -> Vec<Command> {
         let mut commands = Vec::new();
-        self.pump(&mut commands);
+        self.turns_here = 0;
+        self.advance(Moment { history_is_long: false, ..moment }, &mut commands);
         commands
     }
 

@@ -8,15 +8,15 @@ use crate::{
     proof::{Evidence, InstructionKind},
 };
 
-/// A question of an agent that waits for a person: a call of the built-in tool `ask_human`.
+/// A question that waits for a person: a call of the built-in tool `ask_human`, or what a tool's server asks for before it
+/// performs a call.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Question {
     /// Its id, which an answer has to name.
     pub id: QuestionId,
     /// The call that waits.
     pub call: ToolCallId,
-    /// What is asked, as canonical JSON: `question`, and where the model gave them `context` and `options`. As it may be
-    /// shown in the event history, at most 4 KiB. Foreign text: escape before showing.
+    /// What is asked, as canonical JSON: `question`, and where there are any `context` and `options`. As it may be shown in the event history, at most 4 KiB. Foreign text: escape before showing.
     pub asked: String,
     /// Until when it can be answered, in milliseconds since 1970-01-01 UTC by the Temporal server's clock.
     pub expires_ms: u64,
@@ -127,6 +127,8 @@ pub enum InstructionReview {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         note: Option<String>,
     },
+    /// It counts, and the call that asked goes on with it: it is made again.
+    GoesOn,
     /// It counts.
     Taken {
         /// What the model reads at its next turn.

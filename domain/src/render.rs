@@ -237,7 +237,8 @@ pub fn request_card(workflow_id: &str, waiting: &WaitingRequest, accepts: &[Proo
 /// One question as a card, in Markdown.
 #[must_use]
 pub fn question_card(workflow_id: &str, question: &Question, accepts: &[Proof]) -> String {
-    let mut card = format!("### Question `{}`: the agent asks\n\n", question.id);
+    let asks = if is_of_a_server(&question.asked) { "a tool's server asks" } else { "the agent asks" };
+    let mut card = format!("### Question `{}`: {asks}\n\n", question.id);
     let _ = writeln!(card, "- call `{}`\n- until: {} (UTC)\n", question.call, utc(question.expires_ms));
     card.push_str(&fence(&question_text(&question.asked)));
     let command = answer_command(workflow_id, question.id.as_str(), accepts);
@@ -254,6 +255,11 @@ pub fn unknown_card(workflow_id: &str, call: &Call, reason: &str, accepts: &[Pro
     let advice = "Look in the system of record, then say `happened`, `did_not_happen` or `skip`";
     let _ = writeln!(card, "{advice}{}:\n\n{}", Shown::of(accepts).advice(), fence(&command));
     card
+}
+
+/// Whether a tool's server asks: the runtime writes that beside what the server wrote.
+fn is_of_a_server(asked: &str) -> bool {
+    serde_json::from_str::<Value>(asked).is_ok_and(|asked| asked.get("server_of").is_some())
 }
 
 /// What is asked, line by line: the question, its context, and what there is to choose from.
@@ -295,7 +301,7 @@ pub fn details(run: &AgentRun, workflow_id: &str) -> String {
         text.push_str(&question_card(workflow_id, &waiting.question, &accepts));
     }
     for call in run.calls() {
-        call_line(&mut text, workflow_id, call, &accepts);
+        call_line(&mut text, workflow_id, call, &accepts, run.takes_words());
     }
     undo_lines(&mut text, run);
     if let (count @ 1.., Some(reason)) = run.refusals() {
@@ -322,7 +328,7 @@ fn undo_lines(text: &mut String, run: &AgentRun) {
     }
 }
 
-fn call_line(text: &mut String, workflow_id: &str, call: &Call, accepts: &[Proof]) {
+fn call_line(text: &mut String, workflow_id: &str, call: &Call, accepts: &[Proof], takes_words: bool) {
     match &call.state {
         CallState::Calling => {
             let _ = writeln!(text, "- `{}` {}: under way", call.id, code_span(&call.tool));
@@ -333,6 +339,10 @@ fn call_line(text: &mut String, workflow_id: &str, call: &Call, accepts: &[Proof
         }
         CallState::Held { .. } => {
             let _ = writeln!(text, "- `{}` {}: held until the run is resumed", call.id, code_span(&call.tool));
+        }
+        CallState::Unknown { reason } if !takes_words => {
+            let _ = writeln!(text, "- nobody knows whether `{}` {} happened", call.id, code_span(&call.tool));
+            let _ = writeln!(text, "\n{}", fence(reason));
         }
         CallState::Unknown { reason } => text.push_str(&unknown_card(workflow_id, call, reason, accepts)),
         CallState::Waiting | CallState::Asked | CallState::Ended { .. } | CallState::Abandoned => {}

@@ -2,7 +2,8 @@
 //! outcome, on both engines, in microseconds and committed transactions. The bench fails when a call commits more than
 //! two.
 //!
-//! `cargo bench --package mandate-tests --bench governed_path`. PostgreSQL is the one of `MANDATE_POSTGRES_BIN`.
+//! `cargo bench --profile dev --package mandate-tests --bench governed_path`: what only tests may have does not compile in
+//! release. PostgreSQL is the one of `MANDATE_POSTGRES_BIN`.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -19,9 +20,9 @@ use mandate_tests::On;
 #[allow(dead_code, unused_macros, unused_imports, reason = "the bench needs a part of what the tests need")]
 #[path = "../it/path"]
 mod path {
+    mod histories;
     #[path = "../../benches/governed_path/measure.rs"]
     pub(crate) mod measure;
-    mod histories;
     mod run;
     mod world;
 }

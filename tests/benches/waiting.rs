@@ -1,8 +1,8 @@
 //! A thousand runs that wait for people cost a worker next to nothing: what they cost, on a real server, and whether each
 //! is decided exactly once afterwards.
 //!
-//! `cargo bench --package mandate-tests --bench waiting`. `MANDATE_PROGRAM` names a `mandate` that was built before, with
-//! `refunds-mcp` beside it; else those of the same profile are built.
+//! `cargo bench --profile dev --package mandate-tests --bench waiting`. `MANDATE_PROGRAM` names a `mandate` that was built
+//! before, with `refunds-mcp` beside it; else those of the same profile are built.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

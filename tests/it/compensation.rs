@@ -1,6 +1,8 @@
 //! What a run did is undone when it does not complete, where its agent wants that. The truth is read from the payment
 //! system.
 
+use std::collections::BTreeSet;
+
 use mandate_domain::{
     AgentResult, RunState,
     audit::RecordBody,
@@ -75,6 +77,13 @@ permit (
 /// A world whose refunds can be taken back, with further policies and replies.
 async fn world(name: &str, policies: &str, replies: &str) -> Scenario {
     let scenario = Scenario::new(name).await;
+    can_be_taken_back(&scenario, policies);
+    scenario.write("scripts/refunds.toml", &format!("{SCRIPT}{replies}"));
+    scenario
+}
+
+/// Lets refunds be taken back where a run fails or is halted, by further policies.
+pub(crate) fn can_be_taken_back(scenario: &Scenario, policies: &str) {
     let append = |file: &str, more: &str| {
         let text = std::fs::read_to_string(scenario.path(file)).unwrap();
         scenario.write(file, &(text + more));
@@ -82,10 +91,8 @@ async fn world(name: &str, policies: &str, replies: &str) -> Scenario {
     append("tools/payments.refund.toml", UNDO);
     append("policies/refunds.cedar", &format!("{PERMIT}{policies}"));
     scenario.write("tools/payments.cancel_refund.toml", CANCEL);
-    scenario.write("scripts/refunds.toml", &format!("{SCRIPT}{replies}"));
     let agent = format!("tenants/{AGENT}/agent.toml");
     scenario.edit(&agent, "model = \"support\"\n", "model = \"support\"\ncompensate = [\"failure\", \"halt\"]\n");
-    scenario
 }
 
 /// The run has refunded twice and waits for people about a third refund.
@@ -150,6 +157,8 @@ fn a_halted_run_takes_back_what_it_paid_and_says_so() {
         assert!(explained.contains("t2.0u payments.cancel_refund: about to be performed"), "{explained}");
         let summaries: Vec<_> = scenario.history().await.0.into_iter().filter_map(|event| event.summary).collect();
         assert!(summaries.iter().any(|one| one.ends_with("payments.cancel_refund · undoes t1.0")), "{summaries:?}");
+        let shown = scenario.mandate(&["halt", &scenario.name, "--by", "kim@acme.example"]).await.ok();
+        assert!(shown.contains("t1.0 payments.refund (undone), t2.0 payments.refund (undone)"), "{shown}");
         scenario.store_history("compensated").await;
         scenario.audit_verify().await.ok();
     });
@@ -191,12 +200,16 @@ async fn dies_undoing(scenario: &Scenario, point: &str) -> Process {
 #[test]
 fn a_worker_that_dies_while_it_undoes_leaves_nothing_undone_twice_or_forgotten() {
     run(async {
-        for point in ["tool.after_intent", "tool.after_effect", "tool.after_outcome"] {
+        // How often the server hears of it: an idempotent tool is called again under its key.
+        for (point, heard) in [("tool.after_intent", 2), ("tool.after_effect", 3), ("tool.after_outcome", 2)] {
             let scenario = world(&format!("undo-{}", point.replace(['.', '_'], "-")), "", THIRD).await;
             let _worker = dies_undoing(&scenario, point).await;
             let result = result(&scenario).await;
             assert_eq!(told(&result.undone), both(UndoState::Undone, UndoState::Undone), "{point}");
             assert_eq!(scenario.cancellations().await, ["rf-0002", "rf-0001"], "{point}");
+            let calls = scenario.cancel_calls().await;
+            let keys: BTreeSet<_> = calls.iter().filter_map(|call| call.key.as_deref()).collect();
+            assert_eq!((calls.len(), keys.len()), (heard, 2), "{point}: {calls:?}");
             scenario.audit_verify().await.ok();
         }
     });
@@ -214,6 +227,66 @@ fn an_undo_that_nobody_knows_of_is_named_and_the_others_go_on() {
         assert_eq!(scenario.cancel_calls().await.len(), 2, "the lost one is never repeated");
         let verified = scenario.audit_verify().await.ok();
         assert!(verified.contains("nobody knows whether `t2.0u` happened"), "{verified}");
+    });
+}
+
+/// A gate before the first refund is taken back.
+const GATE: &str = r#"
+@id("cancel.gate")
+@reason("a person looks first")
+@decision("require_approval")
+@approvers("finance-leads")
+@quorum("1")
+@expires("PT1H")
+forbid (principal, action == Mandate::Action::"payments.cancel_refund", resource)
+when { context.input.refund_id == "rf-0001" }
+unless { context.approved.contains("cancel.gate") };
+"#;
+
+#[test]
+fn a_run_that_is_reset_while_it_undoes_does_nothing_else_any_more() {
+    run(async {
+        let scenario = world("undo-reset", GATE, "").await;
+        let _worker = scenario.start_worker().await;
+        // Its model fails behind the second refund.
+        scenario.start_run("Refund order o2").await;
+        let waits = async || (scenario.cancellations().await == ["rf-0002"]).then_some(());
+        until("the second refund is taken back", waits).await;
+        let request = scenario.pending_id().await;
+        // It would answer now.
+        let script = std::fs::read_to_string(scenario.path("scripts/refunds.toml")).unwrap();
+        let more = "\n[[conversation.reply]]\ntext = \"I refunded both.\"\n";
+        scenario.write("scripts/refunds.toml", &(script + more));
+        let reset = ["workflow", "reset", "--workflow-id", &scenario.name, "--type", "FirstWorkflowTask"];
+        scenario.temporal(&[&reset[..], &["--reason", "a test does"]].concat()).await.ok();
+        until("people are asked again", async || {
+            (scenario.pending_now().await?.first()?.request_id == request).then_some(())
+        })
+        .await;
+        scenario.approve(&request, BO).await;
+        let result = result(&scenario).await;
+        assert_eq!(result.state, RunState::Failed, "it cannot complete with what was taken back: {result:?}");
+        assert_eq!(scenario.cancellations().await, ["rf-0002", "rf-0001"]);
+        assert_eq!(scenario.refund_calls().await.len(), 2, "nothing is refunded behind the first undo");
+        scenario.mandate(&["audit", "verify", "--witness", "none"]).await.ok();
+    });
+}
+
+#[test]
+fn whoever_halts_the_undoing_is_recorded_and_what_is_left_is_named() {
+    run(async {
+        let scenario = world("undo-stopped", GATE, "").await;
+        let _worker = scenario.start_worker().await;
+        scenario.start_run("Refund order o2").await;
+        scenario.pending_id().await;
+        halt(&scenario).await;
+        let result = result(&scenario).await;
+        assert_eq!(told(&result.undone), both(UndoState::Undone, UndoState::NotUndone), "{result:?}");
+        let reason = result.undone[1].reason.clone().unwrap_or_default();
+        assert!(reason.contains("halted by op@acme.example"), "{reason}");
+        let halted = scenario.records_where(|body| matches!(body, RecordBody::Halted { .. })).await;
+        assert_eq!((halted.len(), halted[0].key.as_str()), (1, "halted/undoing"));
+        scenario.audit_verify().await.ok();
     });
 }
 

@@ -93,7 +93,8 @@ fn a_webhook_without_a_permit_does_not_compile() {
 #[test]
 fn nobody_else_makes_a_permit() {
     let effect = "EffectId::Tool(ToolCallId::new(1, 0))";
-    let made = format!("RecordedPermit {{ run: todo!(), effect: {effect}, epoch: 1, send_by: todo!() }};");
+    let made =
+        format!("RecordedPermit {{ run: todo!(), effect: {effect}, epoch: 1, send_by: todo!(), repeats: false }};");
     let said = compiled("", &made);
     assert!(said.contains("of struct `RecordedPermit` are private"), "{said}");
     let said = compiled("", &format!("RecordedPermit::new(todo!(), {effect}, 1, todo!());"));

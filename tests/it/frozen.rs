@@ -10,6 +10,9 @@ use nix::sys::signal::Signal;
 /// How long the tool holds the call, less than `settles_within_secs` below.
 const HELD_MS: &str = "14000";
 
+/// The file that lets it go.
+const GO: &str = "var/go";
+
 /// Sets the kind of `payments.refund` in the registry.
 pub(crate) fn registered_as(scenario: &Scenario, lines: &str) {
     let file = "tools/payments.refund.toml";
@@ -26,7 +29,7 @@ pub(crate) fn registered_as(scenario: &Scenario, lines: &str) {
 
 /// Freezes a worker while the tool holds its call, until another attempt came as far as `frozen` waits for.
 async fn two_attempts(scenario: &Scenario, held: Held, frozen: impl AsyncFnMut() -> Option<()>) {
-    scenario.server_command(&[held.flag(), HELD_MS]);
+    scenario.server_command(&held.flags());
     let first = scenario.start_worker().await;
     scenario.start_run("Refund order o2").await;
     until("the tool holds the call", async || held.holds(scenario).await.then_some(())).await;
@@ -49,22 +52,25 @@ async fn two_attempts(scenario: &Scenario, held: Held, frozen: impl AsyncFnMut()
 enum Held {
     Read,
     BeforePayment,
+    /// Until the test lets it go.
+    UntilLetGo,
     AfterPayment,
 }
 
 impl Held {
-    fn flag(self) -> &'static str {
+    fn flags(self) -> [&'static str; 2] {
         match self {
-            Self::Read => "--delay-read-ms",
-            Self::BeforePayment => "--delay-before-ms",
-            Self::AfterPayment => "--delay-ms",
+            Self::Read => ["--delay-read-ms", HELD_MS],
+            Self::BeforePayment => ["--delay-before-ms", HELD_MS],
+            Self::UntilLetGo => ["--hold-before", GO],
+            Self::AfterPayment => ["--delay-ms", HELD_MS],
         }
     }
 
     async fn holds(self, scenario: &Scenario) -> bool {
         match self {
             Self::Read => !scenario.read_calls().await.is_empty(),
-            Self::BeforePayment => !scenario.refund_calls().await.is_empty(),
+            Self::BeforePayment | Self::UntilLetGo => !scenario.refund_calls().await.is_empty(),
             Self::AfterPayment => !scenario.payments().await.is_empty(),
         }
     }
@@ -89,7 +95,7 @@ async fn paid_once(scenario: &Scenario) {
 }
 
 /// The outcomes of a call that count, as (epoch, known by).
-async fn outcomes(scenario: &Scenario, call: &str) -> Vec<(u32, KnownBy)> {
+pub(crate) async fn outcomes(scenario: &Scenario, call: &str) -> Vec<(u32, KnownBy)> {
     let records = scenario.records().await.into_iter();
     let known = records.filter_map(|record| match record.body {
         RecordBody::Outcome { effect, epoch, known_by, .. } if effect.to_string() == call => Some((epoch, known_by)),
@@ -99,7 +105,7 @@ async fn outcomes(scenario: &Scenario, call: &str) -> Vec<(u32, KnownBy)> {
 }
 
 /// The outcomes that came too late, as (epoch, whether the effect may have doubled), as soon as there is one.
-async fn late(scenario: &Scenario, call: &str) -> Vec<(u32, bool)> {
+pub(crate) async fn late(scenario: &Scenario, call: &str) -> Vec<(u32, bool)> {
     until("the late outcome is recorded", async || {
         let records = scenario.records().await.into_iter();
         let late = records.filter_map(|record| match record.body {
@@ -218,7 +224,8 @@ fn a_check_that_is_believed_too_soon_doubles_the_effect_and_audit_verify_says_so
             "read_only = false\nidempotent = false\ncheck = \"payments.refund_status\"\nsettles_within_secs = 1";
         registered_as(&scenario, lines);
         let twice = async || (scenario.refund_calls().await.len() == 2).then_some(());
-        two_attempts(&scenario, Held::BeforePayment, twice).await;
+        two_attempts(&scenario, Held::UntilLetGo, twice).await;
+        scenario.write(GO, "");
         scenario.wait_closed().await;
         let late = late(&scenario, "t2.0").await;
         let [(other, true)] = late[..] else { panic!("{late:?}") };

@@ -172,6 +172,7 @@ attacks! {
         outsiders: asked_twice_at_once,
         outsiders: asked_again_after_its_outcome,
         outsiders: call_of_a_closed_run,
+        outsiders: call_behind_an_undo,
         outsiders: approval_of_another_runs_request,
         outsiders: resolution_of_a_call_under_way,
         outsiders: many_small_refunds_at_once,

@@ -16,6 +16,8 @@ fn every_run_completes_and_pays_once_while_workers_are_killed_by_chance() {
     run(async {
         let world = Scenario::on(On::Postgres, "many-workers").await;
         world.raise_order("o2").await;
+        // A refund that is sent twice is paid twice.
+        world.server_command(&["--forget-keys"]);
         let workers = [world.start_worker().await, world.start_worker().await];
         let runs: Vec<_> = (0..RUNS).map(|number| world.of_run(&format!("many-workers-{number}"))).collect();
         let start = stream::iter(&runs).for_each_concurrent(AT_ONCE, async |run| run.start("Refund order o2").await);

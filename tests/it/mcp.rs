@@ -1,10 +1,7 @@
 //! Tools over MCP against the real server of the refunds example: lost answers, dead and mute servers, keys, drift, and
 //! nothing left behind.
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, path::PathBuf};
 
 use mandate_activities::{
     catalog::{EnvValue, ProcessLimits, SecretRef, ServerSettings},

@@ -9,15 +9,6 @@ use mandate_domain::{
 };
 use mandate_tests::{Delivery, Receiver, Scenario, run, until};
 
-/// Lets the webhook be told.
-const PERMIT: &str = r#"
-@id("notify.people")
-permit (
-  principal in Mandate::Tenant::"acme",
-  action == Mandate::Action::"notify",
-  resource == Mandate::Webhook::"notifications"
-);
-"#;
 const PERMIT_FILE: &str = "policies/notify.cedar";
 const LASTS: &str = r#"@expires("PT24H")"#;
 const ASKED: &str = "mandate.request.asked";
@@ -26,10 +17,7 @@ const BO: &str = "bo@acme.example";
 
 /// The refunds example with a webhook at `url`, and a gate that has these annotations in place of its own expiry.
 async fn telling(name: &str, url: &str, gate: &str) -> Scenario {
-    let scenario = Scenario::new(name).await.with_env("HOOK_SECRET", Receiver::SECRET);
-    let notify = format!("[notify]\nurl = \"{url}\"\nsecret = \"env:HOOK_SECRET\"\n\n[groups]");
-    scenario.edit("mandate.toml", "[groups]", &notify);
-    scenario.write(PERMIT_FILE, PERMIT);
+    let scenario = Scenario::new(name).await.telling(url);
     scenario.edit("policies/refunds.cedar", LASTS, gate);
     scenario
 }

@@ -22,5 +22,6 @@ mod races;
 mod repeats;
 mod reveal;
 mod run;
+mod server_questions;
 mod unknown_outcomes;
 mod world;

@@ -4,6 +4,7 @@ use mandate_activities::test_postgres::{self, TestPostgres};
 use mandate_domain::audit::RecordBody;
 use mandate_tests::{On, Scenario, run, until};
 use serde_json::Value;
+use sqlx::{Connection as _, PgConnection};
 
 #[test]
 fn a_run_on_postgresql_is_approved_completed_verified_and_told() {
@@ -66,6 +67,64 @@ fn a_database_that_is_gone_holds_runs_up_and_loses_nothing() {
         assert!(!said.stderr.contains("only-for-tests"), "{said:?}");
         assert!(scenario.payments().await.is_empty(), "nothing is sent that cannot be recorded");
         tokio::task::block_in_place(|| server.resume());
+        assert!(scenario.answer().await.contains("500.00 EUR for order o1"));
+        assert_eq!((scenario.payments().await.len(), scenario.refund_calls().await.len()), (1, 1));
+        scenario.audit_verify().await.ok();
+    });
+}
+
+#[test]
+fn an_answer_that_arrives_while_the_database_is_gone_is_recorded_when_it_is_back() {
+    run(async {
+        let server = tokio::task::block_in_place(TestPostgres::start);
+        let url = server.database().await;
+        let scenario = Scenario::new("database-gone-paying").await.in_database(&url);
+        scenario.server_command(&["--delay-ms", "3000", "--forget-keys"]);
+        let worker = scenario.start_worker().await;
+        scenario.start_run("Refund order o2").await;
+        until("the refund is paid", async || (scenario.payments().await.len() == 1).then_some(())).await;
+        tokio::task::block_in_place(|| server.stop());
+        until("the answer cannot be recorded", async || {
+            worker.log().contains("the outcome could not be recorded; trying again").then_some(())
+        })
+        .await;
+        tokio::task::block_in_place(|| server.resume());
+        assert!(scenario.answer().await.contains("45.00 EUR for order o2"));
+        assert_eq!((scenario.payments().await.len(), scenario.refund_calls().await.len()), (1, 1));
+        scenario.audit_verify().await.ok();
+    });
+}
+
+#[test]
+fn a_database_that_may_only_be_read_holds_a_run_up_and_it_goes_on_when_that_is_mended() {
+    run(async {
+        let scenario = Scenario::on(On::Postgres, "database-read-only").await;
+        scenario.server_command(&["--forget-keys"]);
+        let _worker = scenario.start_worker().await;
+        scenario.start_run("Refund order o1").await;
+        let request = scenario.pending_id().await;
+        let url = scenario.database_url();
+        let may_write = async |whether: bool| {
+            let mut database = PgConnection::connect(&url).await.unwrap();
+            let (name,): (String,) =
+                sqlx::query_as("SELECT current_database()").fetch_one(&mut database).await.unwrap();
+            let set = format!("ALTER DATABASE \"{name}\" SET default_transaction_read_only = {}", !whether);
+            let again = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                         WHERE datname = current_database() AND pid <> pg_backend_pid()";
+            let write = "SET default_transaction_read_only = off";
+            sqlx::query(write).execute(&mut database).await.unwrap();
+            sqlx::query(sqlx::AssertSqlSafe(set)).execute(&mut database).await.unwrap();
+            sqlx::query(again).execute(&mut database).await.unwrap();
+        };
+        may_write(false).await;
+        scenario.approve(&request, "bo@acme.example").await;
+        until("the outage is shown", async || {
+            let raw = scenario.describe().await.into_raw();
+            format!("{:?}", raw.pending_activities).contains("StoreUnavailable").then_some(())
+        })
+        .await;
+        assert!(scenario.payments().await.is_empty(), "nothing is sent that cannot be recorded");
+        may_write(true).await;
         assert!(scenario.answer().await.contains("500.00 EUR for order o1"));
         assert_eq!((scenario.payments().await.len(), scenario.refund_calls().await.len()), (1, 1));
         scenario.audit_verify().await.ok();

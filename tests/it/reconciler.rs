@@ -7,14 +7,22 @@ use mandate_domain::{
     AuditRecord, EndReason, RunState,
     audit::{FoundEnd, KnownBy, RecordBody},
 };
-use mandate_tests::{Process, Scenario, run, until};
+use mandate_tests::{On, Process, Scenario, run, until};
 use temporalio_client::{RpcOptions, WorkflowDescribeOptions, WorkflowExecutionStatus};
 
 const BO: &str = "bo@acme.example";
 
 /// A world in which workers make the schedule.
 async fn world(name: &str) -> Scenario {
-    let scenario = Scenario::new(name).await;
+    world_on(On::Sqlite, name).await
+}
+
+/// The same with its store on an engine, which is in the test's name.
+async fn world_on(on: On, name: &str) -> Scenario {
+    let scenario = match on {
+        On::Sqlite => Scenario::new(name).await,
+        On::Postgres => Scenario::on(on, &format!("{name}-postgres")).await,
+    };
     scenario.with_reconciler();
     scenario
 }
@@ -44,36 +52,43 @@ async fn closed(scenario: &Scenario) -> (FoundEnd, RunState, Option<EndReason>, 
 
 #[test]
 fn a_terminated_run_is_closed_and_a_living_one_is_left_alone() {
-    run(async {
-        let scenario = world("terminated").await;
-        let _worker = scenario.start_worker().await;
-        scenario.start_run("Refund order o1").await;
-        scenario.pending_id().await;
-        let living = scenario.of_run("terminated-living");
-        living.start_run("Refund order o1").await;
-        let request = living.pending_id().await;
-        terminate(&scenario).await;
+    run(closes_what_was_terminated(On::Sqlite));
+}
 
-        let found = scenario.reconcile().await;
-        assert_eq!((found.checked, found.closed, found.failed), (2, 1, 0), "{found:?}");
-        let expected = (FoundEnd::Terminated, RunState::Stopped, Some(EndReason::Terminated), 0);
-        assert_eq!(closed(&scenario).await, expected);
-        let abandoned = own(&scenario).await;
-        let abandoned = abandoned.iter().filter(|one| matches!(one.body, RecordBody::CallAbandoned { .. })).count();
-        assert_eq!(abandoned, 1, "the call that waited for people");
-        let open = "UPDATE requests SET state = state WHERE state = $1";
-        assert_eq!(scenario.tamper(open, "open").await, 1, "the request of the living run alone");
-        scenario.audit_verify().await.ok();
-        let explained = scenario.mandate(&["explain", &scenario.name]).await.ok();
-        assert!(explained.contains("found terminated by Temporal and not closed"), "{explained}");
+#[test]
+fn a_terminated_run_in_a_database_is_closed_and_a_living_one_is_left_alone() {
+    run(closes_what_was_terminated(On::Postgres));
+}
 
-        let again = scenario.reconcile().await;
-        assert_eq!((again.checked, again.closed), (1, 0), "{again:?}");
-        living.approve(&request, BO).await;
-        assert!(living.answer().await.contains("500.00 EUR"));
-        assert_eq!(scenario.payments().await.len(), 1);
-        scenario.mandate(&["audit", "verify"]).await.ok();
-    });
+async fn closes_what_was_terminated(on: On) {
+    let scenario = world_on(on, "terminated").await;
+    let _worker = scenario.start_worker().await;
+    scenario.start_run("Refund order o1").await;
+    scenario.pending_id().await;
+    let living = scenario.of_run(&format!("{}-living", scenario.name));
+    living.start_run("Refund order o1").await;
+    let request = living.pending_id().await;
+    terminate(&scenario).await;
+
+    let found = scenario.reconcile().await;
+    assert_eq!((found.checked, found.closed, found.failed), (2, 1, 0), "{found:?}");
+    let expected = (FoundEnd::Terminated, RunState::Stopped, Some(EndReason::Terminated), 0);
+    assert_eq!(closed(&scenario).await, expected);
+    let abandoned = own(&scenario).await;
+    let abandoned = abandoned.iter().filter(|one| matches!(one.body, RecordBody::CallAbandoned { .. })).count();
+    assert_eq!(abandoned, 1, "the call that waited for people");
+    let open = "UPDATE requests SET state = state WHERE state = $1";
+    assert_eq!(scenario.tamper(open, "open").await, 1, "the request of the living run alone");
+    scenario.audit_verify().await.ok();
+    let explained = scenario.mandate(&["explain", &scenario.name]).await.ok();
+    assert!(explained.contains("found terminated by Temporal and not closed"), "{explained}");
+
+    let again = scenario.reconcile().await;
+    assert_eq!((again.checked, again.closed), (1, 0), "{again:?}");
+    living.approve(&request, BO).await;
+    assert!(living.answer().await.contains("500.00 EUR"));
+    assert_eq!(scenario.payments().await.len(), 1);
+    scenario.mandate(&["audit", "verify"]).await.ok();
 }
 
 #[test]
@@ -107,20 +122,27 @@ async fn terminated_while_paying(scenario: &Scenario) -> Process {
 
 #[test]
 fn a_call_that_was_under_way_is_asked_about_before_its_run_is_closed() {
-    run(async {
-        let scenario = world("terminated-paying").await;
-        let _worker = terminated_while_paying(&scenario).await;
-        scenario.reconcile_until_closed().await;
-        let expected = (FoundEnd::Terminated, RunState::Stopped, Some(EndReason::Terminated), 0);
-        assert_eq!(closed(&scenario).await, expected);
-        let outcomes = own(&scenario).await.into_iter().filter_map(|record| match record.body {
-            RecordBody::Outcome { effect, known_by, .. } if effect.to_string() == "t2.0" => Some(known_by),
-            _ => None,
-        });
-        assert_eq!(outcomes.collect::<Vec<_>>(), [KnownBy::Check]);
-        assert_eq!((scenario.payments().await.len(), scenario.refund_calls().await.len()), (1, 1));
-        scenario.audit_verify().await.ok();
+    run(asks_about_what_was_under_way(On::Sqlite));
+}
+
+#[test]
+fn a_call_in_a_database_that_was_under_way_is_asked_about_before_its_run_is_closed() {
+    run(asks_about_what_was_under_way(On::Postgres));
+}
+
+async fn asks_about_what_was_under_way(on: On) {
+    let scenario = world_on(on, "terminated-paying").await;
+    let _worker = terminated_while_paying(&scenario).await;
+    scenario.reconcile_until_closed().await;
+    let expected = (FoundEnd::Terminated, RunState::Stopped, Some(EndReason::Terminated), 0);
+    assert_eq!(closed(&scenario).await, expected);
+    let outcomes = own(&scenario).await.into_iter().filter_map(|record| match record.body {
+        RecordBody::Outcome { effect, known_by, .. } if effect.to_string() == "t2.0" => Some(known_by),
+        _ => None,
     });
+    assert_eq!(outcomes.collect::<Vec<_>>(), [KnownBy::Check]);
+    assert_eq!((scenario.payments().await.len(), scenario.refund_calls().await.len()), (1, 1));
+    scenario.audit_verify().await.ok();
 }
 
 #[test]

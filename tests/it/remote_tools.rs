@@ -40,7 +40,7 @@ type = "string"
 "#;
 
 /// A scenario with the tool and its server.
-async fn scenario(name: &str, server: &str, kind: &str, reach: &str) -> Scenario {
+pub(crate) async fn cancels_orders(name: &str, server: &str, kind: &str, reach: &str) -> Scenario {
     let scenario = Scenario::new(name).await;
     let tool = format!(
         "name = \"orders.cancel\"\ndescription = \"Cancel an order.\"\nowner = \"support@acme.example\"\n\
@@ -62,7 +62,7 @@ path = "/orders/{order_id}/cancel"
 arguments = "body"
 "#;
 
-const MCP: &str = r#"
+pub(crate) const MCP: &str = r#"
 [mcp]
 server = "orders"
 tool = "cancel_order"
@@ -72,7 +72,7 @@ tool = "cancel_order"
 fn an_http_tool_that_fails_after_it_has_done_its_work_does_it_once_and_the_run_completes() {
     run(async {
         let orders = Orders::behaving(Behaviour::FailsAfterwards, true).await;
-        let scenario = scenario("http-tool", &orders.server_toml(), "idempotent = true", HTTP).await;
+        let scenario = cancels_orders("http-tool", &orders.server_toml(), "idempotent = true", HTTP).await;
         let looked = scenario.mandate(&["doctor"]).await;
         assert!(looked.stdout.contains("takes connections; nothing was sent"), "{looked:?}");
         assert!(orders.asked().is_empty());
@@ -92,7 +92,7 @@ fn an_http_tool_that_fails_after_it_has_done_its_work_does_it_once_and_the_run_c
 fn a_plain_http_tool_that_fails_waits_for_a_person() {
     run(async {
         let orders = Orders::behaving(Behaviour::FailsAfterwards, false).await;
-        let scenario = scenario("http-tool-plain", &orders.server_toml(), "", HTTP).await;
+        let scenario = cancels_orders("http-tool-plain", &orders.server_toml(), "", HTTP).await;
         let _worker = scenario.start_worker().await;
         scenario.start_run("Cancel order o1").await;
         scenario.wait_state("OutcomeUnknown").await;
@@ -101,14 +101,14 @@ fn a_plain_http_tool_that_fails_waits_for_a_person() {
 }
 
 /// The server of the SDK, and the file with its record.
-struct Sdk {
+pub(crate) struct Sdk {
     process: Process,
     record: PathBuf,
-    port: u16,
+    pub(crate) port: u16,
 }
 
 impl Sdk {
-    async fn start(scenario: &Path, mode: &str, port: u16) -> Self {
+    pub(crate) async fn start(scenario: &Path, mode: &str, port: u16) -> Self {
         let modules = PathBuf::from(prepared("MANDATE_NODE_MODULES"));
         let script = modules.parent().unwrap().join("orders-http.mjs");
         let record = scenario.join("orders.jsonl");
@@ -121,7 +121,7 @@ impl Sdk {
         Self { process, record, port }
     }
 
-    fn done(&self) -> Vec<Value> {
+    pub(crate) fn done(&self) -> Vec<Value> {
         let text = std::fs::read_to_string(&self.record).unwrap_or_default();
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
@@ -134,7 +134,7 @@ fn a_tool_of_an_mcp_server_over_http_is_called_once_and_its_annotations_count_fo
         let sdk = Sdk::start(folder.path(), "well", 0).await;
         let host = format!("127.0.0.1:{}", sdk.port);
         let server = format!("\n[servers.orders]\nurl = \"http://{host}/mcp\"\nallow_internal = [\"{host}\"]\n");
-        let scenario = scenario("mcp-http", &server, "", MCP).await;
+        let scenario = cancels_orders("mcp-http", &server, "", MCP).await;
         let _worker = scenario.start_worker().await;
         scenario.start_run("Cancel order o1").await;
         assert!(scenario.answer().await.contains("o1 is cancelled"));
@@ -152,7 +152,7 @@ fn a_call_in_which_an_mcp_server_over_http_dies_is_parked_although_it_calls_itse
         let sdk = Sdk::start(folder.path(), "dies", 0).await;
         let host = format!("127.0.0.1:{}", sdk.port);
         let server = format!("\n[servers.orders]\nurl = \"http://{host}/mcp\"\nallow_internal = [\"{host}\"]\n");
-        let scenario = scenario("mcp-http-dies", &server, "", MCP).await;
+        let scenario = cancels_orders("mcp-http-dies", &server, "", MCP).await;
         let _worker = scenario.start_worker().await;
         scenario.start_run("Cancel order o1").await;
         scenario.wait_state("OutcomeUnknown").await;

@@ -13,7 +13,7 @@ use temporalio_sdk::workflow_replayer::{WorkflowReplayer, WorkflowReplayerOption
 use temporalio_workflow::{WorkflowContext, WorkflowResult};
 
 /// One stored history for each behaviour.
-const BEHAVIOURS: [&str; 18] = [
+const BEHAVIOURS: [&str; 19] = [
     "approval",
     "cancelled",
     "compensated",
@@ -30,6 +30,7 @@ const BEHAVIOURS: [&str; 18] = [
     "question",
     "rejected",
     "revised",
+    "server-question",
     "unknown-outcome",
     "update-decide",
 ];

@@ -108,3 +108,18 @@ fn an_attempt_that_is_reset_cancels_its_call_which_is_not_made_again() {
         assert_eq!(scenario.refund_calls().await.len(), 1);
     });
 }
+
+#[test]
+fn a_tool_that_takes_longer_than_a_worker_may_be_silent_is_one_attempt() {
+    run(async {
+        let scenario = Scenario::new("slow-tool").await;
+        scenario.server_command(&["--delay-ms", "7000", "--forget-keys"]);
+        let _worker = scenario.start_worker().await;
+        scenario.start_run("Refund order o2").await;
+        assert!(scenario.answer().await.contains("45.00 EUR for order o2"));
+        assert_eq!((scenario.refund_calls().await.len(), scenario.payments().await.len()), (1, 1));
+        let attempts: Vec<_> = scenario.history().await.0.iter().filter_map(|event| event.attempt).collect();
+        assert!(attempts.iter().all(|attempt| *attempt == 1), "{attempts:?}");
+        scenario.audit_verify().await.ok();
+    });
+}

@@ -1,13 +1,13 @@
 // An MCP server over streamable HTTP, with the SDK of the protocol's authors. It keeps its own record of what it did, one
 // JSON line a cancellation, in the file that it is given, and prints its port. `dies` as second argument: it ends itself
-// in the middle of the first call, after it has done what it was asked.
+// in the middle of the first call, after it has done what it was asked. `asks`: it asks people why before it cancels.
 
 import { appendFileSync, existsSync } from "node:fs";
 import { randomUUID } from "node:crypto";
 import { createServer } from "node:http";
 import { Server } from "@modelcontextprotocol/sdk/server/index.js";
 import { StreamableHTTPServerTransport } from "@modelcontextprotocol/sdk/server/streamableHttp.js";
-import { CallToolRequestSchema, ListToolsRequestSchema } from "@modelcontextprotocol/sdk/types.js";
+import { CallToolRequestSchema, ElicitResultSchema, ListToolsRequestSchema } from "@modelcontextprotocol/sdk/types.js";
 
 const [record, mode, port] = process.argv.slice(2);
 
@@ -19,10 +19,23 @@ const tool = {
   inputSchema: { type: "object", required: ["order_id"], properties: { order_id: { type: "string" } } },
 };
 
-function cancel(request) {
+const why = {
+  message: "Why is the order cancelled?",
+  requestedSchema: { type: "object", required: ["reason"], properties: { reason: { type: "string" } } },
+};
+
+async function cancel(request, extra) {
+  let reason;
+  if (mode === "asks") {
+    const answer = await extra.sendRequest({ method: "elicitation/create", params: why }, ElicitResultSchema);
+    if (answer.action !== "accept") {
+      return { content: [{ type: "text", text: `nobody said why (${answer.action})` }], isError: true };
+    }
+    reason = answer.content.reason;
+  }
   const first = !existsSync(record);
   const key = request.params._meta?.["dev.mandate/idempotency-key"];
-  appendFileSync(record, JSON.stringify({ order: request.params.arguments.order_id, key }) + "\n");
+  appendFileSync(record, JSON.stringify({ order: request.params.arguments.order_id, key, reason }) + "\n");
   if (mode === "dies" && first) process.kill(process.pid, "SIGKILL");
   return { content: [{ type: "text", text: `order ${request.params.arguments.order_id} is cancelled` }] };
 }

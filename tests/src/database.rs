@@ -13,6 +13,8 @@ pub struct Payment {
     pub cents: i64,
     /// The key that the request carried.
     pub key: Option<String>,
+    /// What was noted.
+    pub note: Option<String>,
 }
 
 /// A request that the system of record received, whatever came of it.
@@ -31,9 +33,9 @@ async fn open(path: &Path) -> Option<SqliteConnection> {
 /// All payments, oldest first; none where the file does not exist yet.
 pub(crate) async fn payments(path: &Path) -> Vec<Payment> {
     let Some(mut database) = open(path).await else { return Vec::new() };
-    let rows = sqlx::query("SELECT order_id, amount_cents, idempotency_key FROM payments ORDER BY refund_id");
+    let rows = sqlx::query("SELECT order_id, amount_cents, idempotency_key, note FROM payments ORDER BY refund_id");
     let rows = rows.fetch_all(&mut database).await.unwrap_or_default();
-    rows.iter().map(|row| Payment { order: row.get(0), cents: row.get(1), key: row.get(2) }).collect()
+    rows.iter().map(|row| Payment { order: row.get(0), cents: row.get(1), key: row.get(2), note: row.get(3) }).collect()
 }
 
 /// Refunds that were taken back, in that order.

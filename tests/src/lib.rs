@@ -21,6 +21,7 @@ mod choices;
 mod database;
 mod history;
 pub mod keys;
+mod link;
 mod orders;
 mod poll;
 mod process;
@@ -39,8 +40,9 @@ pub use binaries::{cargo, profile_folder, program, target_folder, workspace_fold
 pub use choices::Choices;
 pub use database::{Call, Payment};
 pub use history::{Event, History};
+pub use link::Link;
 pub use orders::{Behaviour, Order, Orders};
-pub use poll::{LONG, LONG_FOR_MANY, pass, until, until_it_holds, until_within};
+pub use poll::{LONG, LONG_FOR_MANY, pass, until, until_among_many, until_it_holds, until_within};
 pub use process::{Process, Said, Usage, say, say_at_terminal};
 pub use receiver::{Closed, Delivery, Receiver};
 pub use scenario::{AGENT, Execution, Scenario, Told, Way};

@@ -13,6 +13,7 @@ const IN_PROCESS: Duration = Duration::from_secs(20);
 
 /// How often it is looked at: a look at a server costs it something.
 const EVERY: Duration = Duration::from_millis(100);
+const EVERY_AMONG_MANY: Duration = Duration::from_millis(700);
 const EVERY_IN_PROCESS: Duration = Duration::from_millis(10);
 
 /// Lets a time pass: when something happens in a race is what a seed says, and no condition.
@@ -26,6 +27,24 @@ pub async fn pass(time: Duration) {
 /// When it found nothing within [`LONG`].
 pub async fn until<T>(what: &str, look: impl AsyncFnMut() -> Option<T>) -> T {
     until_within(LONG, look).await.unwrap_or_else(|| panic!("waited {LONG:?} in vain: {what}"))
+}
+
+/// The same where many wait at once, and looking costs more than what is waited for.
+///
+/// # Panics
+/// When it found nothing within [`LONG_FOR_MANY`].
+pub async fn until_among_many<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let waiting = async {
+        loop {
+            if let Some(found) = look().await {
+                return found;
+            }
+            tokio::time::sleep(EVERY_AMONG_MANY).await;
+        }
+    };
+    tokio::time::timeout(LONG_FOR_MANY, waiting)
+        .await
+        .unwrap_or_else(|_| panic!("waited {LONG_FOR_MANY:?} in vain: {what}"))
 }
 
 /// Waits until something holds in this process or in a child of it.

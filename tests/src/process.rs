@@ -105,6 +105,12 @@ impl Process {
         until("the program ends", async || self.ended()).await
     }
 
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> i32 {
+        self.pid.as_raw()
+    }
+
     /// Sends it a signal.
     pub fn signal(&self, signal: Signal) {
         // It may have ended in between.

@@ -36,8 +36,8 @@ use temporalio_common::data_converters::RawValue;
 pub use many::{Execution, Told, Way};
 
 use crate::{
-    Call, History, LONG, On, Payment, Process, Said, Server, StoreFile, database, program, say, say_at_terminal,
-    server, until, workspace_folder,
+    History, LONG, On, Process, Receiver, Said, Server, StoreFile, program, say, say_at_terminal, server, until,
+    workspace_folder,
 };
 
 /// The agent of the refunds example.
@@ -57,6 +57,16 @@ pub struct Scenario {
     /// Environment that every program of this test has more.
     more: Vec<(String, String)>,
 }
+
+/// Lets runs tell the webhook.
+const MAY_NOTIFY: &str = r#"
+@id("notify.people")
+permit (
+  principal in Mandate::Tenant::"acme",
+  action == Mandate::Action::"notify",
+  resource == Mandate::Webhook::"notifications"
+);
+"#;
 
 /// What is the same whoever acts.
 #[derive(Debug)]
@@ -131,6 +141,15 @@ impl Scenario {
     pub fn with_env(mut self, name: &str, value: &str) -> Self {
         self.more.push((name.to_owned(), value.to_owned()));
         self
+    }
+
+    /// The same with a webhook at `url`, which is told of requests and questions.
+    #[must_use]
+    pub fn telling(self, url: &str) -> Self {
+        let notify = format!("[notify]\nurl = \"{url}\"\nsecret = \"env:HOOK_SECRET\"\n\n[groups]");
+        self.edit("mandate.toml", "[groups]", &notify);
+        self.write("policies/notify.cedar", MAY_NOTIFY);
+        self.with_env("HOOK_SECRET", Receiver::SECRET)
     }
 
     /// A file of the operating folder.
@@ -217,6 +236,17 @@ impl Scenario {
         let arguments = [&["worker", "--folder", folder.to_str().expect("text")], more].concat();
         let log = self.path(&format!("worker-{number}.log"));
         Process::start(&program("mandate"), &arguments, &texts(&env), folder, log).await
+    }
+
+    /// Starts a worker as a shell script does, which has the program and its arguments, and waits until it polls.
+    pub async fn worker_behind(&self, script: &str) -> Process {
+        let number = self.world.workers.fetch_add(1, Ordering::Relaxed);
+        let (env, folder) = (self.told(self.server.worker_env(), &[]), self.world.folder.path());
+        let program = program("mandate");
+        let arguments =
+            ["-c", script, program.to_str().expect("text"), "worker", "--folder", folder.to_str().expect("text")];
+        let log = self.path(&format!("worker-{number}.log"));
+        self.polling(Process::start(Path::new("/bin/sh"), &arguments, &texts(&env), folder, log).await).await
     }
 
     /// Lets a worker run until the test ends.

@@ -198,7 +198,7 @@ fn waits_for_word(run: &AgentRun, sent: &SentInstruction) -> Result<(), HandlerE
     let unknown = |id: ToolCallId| {
         run.calls().iter().any(|call| call.id == id && matches!(call.state, CallState::Unknown { .. }))
     };
-    if matches!(&sent.instruction, Instruction::Resolve { call, .. } if unknown(*call)) {
+    if run.takes_words() && matches!(&sent.instruction, Instruction::Resolve { call, .. } if unknown(*call)) {
         return Ok(());
     }
     let about = sent.instruction.about().unwrap_or_default();

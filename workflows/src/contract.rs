@@ -286,6 +286,9 @@ pub struct CloseRunInput {
     /// The operator who halted the run, if one did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub halted_by: Option<HaltRequest>,
+    /// The halt that ended the undoing of what the run did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub undoing_halted_by: Option<HaltRequest>,
 }
 
 /// Output of `close_run`.

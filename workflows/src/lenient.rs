@@ -3,7 +3,7 @@
 
 use mandate_domain::{
     AgentTask, ApprovalDecision, Evidence, INLINE_ONCE_BYTES_MAX, Instruction, ParseIdError, PersonId, RequestId,
-    Resolution, Sender, SentInstruction, ToolCallId, Verdict, render,
+    Resolution, Sender, SentInstruction, ToolCallId, Verdict, canonical, render,
 };
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
@@ -252,6 +252,9 @@ impl SentDecision {
         let bytes = self.arguments.as_ref().map_or(0, |arguments| Value::Object(arguments.clone()).to_string().len());
         if bytes > TEXT_BYTES_MAX {
             return Err(format!("`arguments` have {bytes} bytes; at most {TEXT_BYTES_MAX} are taken"));
+        }
+        if let Some(Err(error)) = self.arguments.as_ref().map(canonical::to_canonical) {
+            return Err(format!("`arguments` have no canonical form: {error}"));
         }
         Ok(ApprovalDecision { request, verdict, by, comment, arguments: self.arguments, evidence })
     }

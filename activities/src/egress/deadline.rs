@@ -1,5 +1,5 @@
-//! The last question before bytes go out, asked once more when a connection has been made: connecting takes time, and a
-//! claim may run out meanwhile.
+//! The last questions before bytes go out, asked once more when a connection has been made: connecting takes time, and a
+//! claim may run out meanwhile, or the call be stopped.
 
 use std::{
     task::{Context, Poll},
@@ -9,18 +9,26 @@ use std::{
 use futures::future::BoxFuture;
 use tower::{Layer, Service};
 
+use crate::tools::Stop;
+
 tokio::task_local! {
-    static SEND_BY: Instant;
+    static SEND_BY: (Instant, Stop);
 }
 
-/// The claim ran out while a connection was made. Nothing was sent.
+/// Why a connection is not used that was made. Nothing was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the claim ran out while a connection was made, and nothing was sent")]
-pub(crate) struct PastDeadline;
+pub(crate) enum PastDeadline {
+    /// The claim ran out.
+    #[error("the claim ran out while a connection was made, and nothing was sent")]
+    Late,
+    /// Nobody waits for the call any more.
+    #[error("it was to stop while a connection was made, and nothing was sent")]
+    Stopped,
+}
 
-/// Sends within this time: a connection that is made later is not used.
-pub(crate) async fn sent_by<F: Future>(send_by: Instant, sending: F) -> F::Output {
-    SEND_BY.scope(send_by, sending).await
+/// Sends within this time, and not once it is to stop: a connection that is made later is not used.
+pub(crate) async fn sent_by<F: Future>(send_by: Instant, stop: &Stop, sending: F) -> F::Output {
+    SEND_BY.scope((send_by, stop.clone()), sending).await
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -54,12 +62,13 @@ where
 
     fn call(&mut self, to: R) -> Self::Future {
         // Read now: the client may go on connecting in a task of its own.
-        let send_by = SEND_BY.try_with(|send_by| *send_by).ok();
+        let bounds = SEND_BY.try_with(Clone::clone).ok();
         let connecting = self.connector.call(to);
         Box::pin(async move {
             let connection = connecting.await?;
-            match send_by {
-                Some(send_by) if Instant::now() >= send_by => Err(PastDeadline.into()),
+            match bounds {
+                Some((send_by, _)) if Instant::now() >= send_by => Err(PastDeadline::Late.into()),
+                Some((_, stop)) if stop.is_asked() => Err(PastDeadline::Stopped.into()),
                 Some(_) | None => Ok(connection),
             }
         })

@@ -15,7 +15,7 @@ use tokio::{
 };
 
 use super::*;
-use crate::catalog::Speaks;
+use crate::{catalog::Speaks, tools::Stop};
 
 pub(crate) fn settings(url: &str, allow_internal: &[&str]) -> RemoteSettings {
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -170,10 +170,15 @@ async fn a_connection_that_was_made_after_the_claim_ran_out_carries_nothing() {
     let (port, _) = listener().await;
     let (url, allowed) = (format!("http://127.0.0.1:{port}/"), format!("127.0.0.1:{port}"));
     let egress = Egress::new(&settings(&url, &[&allowed]), system()).unwrap();
-    let sending = |send_by| sent_by(send_by, egress.http.get(&url).send());
+    let never = Stop::default();
+    let sending = |send_by| sent_by(send_by, &never, egress.http.get(&url).send());
     let unanswered = Unanswered::from(&sending(Instant::now()).await.unwrap_err());
     assert!(!unanswered.may_have_arrived && unanswered.reason.contains("the claim ran out"), "{}", unanswered.reason);
-    assert_eq!(sending(Instant::now() + Duration::from_mins(1)).await.unwrap().status(), 204);
+    let soon = Instant::now() + Duration::from_mins(1);
+    assert_eq!(sending(soon).await.unwrap().status(), 204);
+    let stopped = Stop::when(std::future::ready(()));
+    let unanswered = Unanswered::from(&sent_by(soon, &stopped, egress.http.get(&url).send()).await.unwrap_err());
+    assert!(!unanswered.may_have_arrived && unanswered.reason.contains("it was to stop"), "{}", unanswered.reason);
 }
 
 #[tokio::test]

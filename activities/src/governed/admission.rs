@@ -26,7 +26,12 @@ impl Governed {
             let reason = format!("run `{chain}` was not opened by `open_run`");
             return Err(self.intrusion(caller, reason).await?);
         };
-        self.admitted(chain, row, caller.origin().clone(), pointer.clone()).await
+        let mut pointer = pointer.clone();
+        if let Some(seen) = caller.seen().filter(|seen| seen.records > pointer.audit.records) {
+            // What an attempt before this one has told: an older copy of the store is found by it.
+            pointer.audit = seen;
+        }
+        self.admitted(chain, row, caller.origin().clone(), pointer).await
     }
 
     /// Records a policy bundle that is active and cannot be used: somebody may have forged it. The deciding transaction
@@ -112,7 +117,7 @@ impl Governed {
 
     /// Records that something asked for what it may not ask for, and gives back the failure to end with.
     pub(super) async fn intrusion(&self, caller: &Caller, reason: String) -> Result<ActivityFailure, ActivityFailure> {
-        let activity = &caller.context().info().activity_type;
+        let activity = caller.activity();
         let what = format!("activity `{activity}` for workflow `{}`", caller.workflow_id);
         self.store.record_intrusion(caller.origin(), &what, &reason).await?;
         tracing::warn!(activity, workflow_id = caller.workflow_id, run_id = caller.run_id, reason, "refused");
@@ -127,6 +132,23 @@ impl Governed {
         match self.store.record_intrusion(&origin, &what, reason).await {
             Ok(_) => ActivityFailure::NoWorkflow { activity },
             Err(error) => error.into(),
+        }
+    }
+
+    /// A further attempt of a call of which this store knows nothing: the one before it may have known a newer store. What
+    /// Temporal's history has seen of the run is compared with it before anything is begun.
+    pub(super) async fn not_behind_history(&self, caller: &Caller, run: &Admitted) -> Result<(), ActivityFailure> {
+        let seen = self.executions.witness(&caller.workflow_id, &caller.run_id).await?;
+        let mut tx = self.store.begin(&run.chain).await?;
+        match seen {
+            Some(seen) if on(Guard::StoreBehind) => match tx.check_seen(&seen).await {
+                Err(behind @ StoreError::BehindRun { .. }) => {
+                    drop(tx);
+                    Err(self.wrong_store(&run.origin, &run.chain.workflow_id, behind).await?)
+                }
+                checked => Ok(checked?),
+            },
+            Some(_) | None => Ok(()),
         }
     }
 

@@ -1,7 +1,7 @@
 //! The built-in tools that need the run: reading a stored result, submitting the answer. They are called along the path
 //! like any other tool, with a permit.
 
-use mandate_domain::{BuiltinTool, EffectId, MaskedText, ToolCallId, ToolDefinition};
+use mandate_domain::{BuiltinTool, EffectId, MaskedText, ToolCallId, ToolDefinition, reveal};
 use serde_json::{Map, Value, json};
 
 use super::{Admitted, ClaimRanOut, Governed, RecordedPermit};
@@ -53,16 +53,35 @@ impl Governed {
             return Ok(error("`call` is the id of an earlier call of this run, such as `t1.0`"));
         };
         let mut tx = self.begin(run).await?;
-        let stored = tx.effect(EffectId::Tool(call)).await?.and_then(|row| match row.state {
-            EffectState::Settled { outcome, .. } => outcome.get("result").and_then(Value::as_str).map(str::to_owned),
+        let outcome = tx.effect(EffectId::Tool(call)).await?.and_then(|row| match row.state {
+            EffectState::Settled { outcome, .. } => Some(outcome),
             EffectState::Open | EffectState::Released | EffectState::Unknown { .. } => None,
         });
+        let stored = outcome.as_ref().and_then(|outcome| outcome.get("result")).and_then(Value::as_str);
         let (Some(stored), Some(tool)) = (stored, self.tool_of(run, call).await?) else {
             return Ok(error("no call of this id has a stored result in this run"));
         };
         let address = stored.parse().map_err(|_| corrupt(call))?;
         let text = self.store.content(run.tenant(), &address).await?.ok_or_else(|| corrupt(call))?;
-        let masked = self.view(&mut tx).await?.of_answer(run, tool, &text, None);
+        let facts = tx.facts().await?;
+        // The labels are those of the tool whose call it is. What an error or a tool of the runtime repeats, a page of another
+        // call among it, was written by others, and carries what that call was found to carry.
+        let is_error =
+            outcome.as_ref().and_then(|outcome| outcome.get("is_error")).and_then(Value::as_bool) != Some(false);
+        let mut carried = facts.classes_of_call(call);
+        if is_error || tool.reach.builtin().is_some() {
+            carried.extend(facts.classes.iter().cloned());
+        }
+        let view = self.view(&mut tx).await?;
+        let mut masked = if view.agent_sees(run, &carried) {
+            view.of_answer(run, tool, &text, None)
+        } else {
+            let hidden = reveal::withheld_text(&carried);
+            MaskedText { text: hidden, shown: [].into(), withheld: carried.clone() }
+        };
+        if masked.withheld.is_empty() {
+            masked.shown.extend(carried);
+        }
         let page = arguments.get("page").and_then(Value::as_u64).unwrap_or(1);
         let most = usize::try_from(run.row.opened.limits.result_max_bytes).unwrap_or(usize::MAX);
         // As JSON a text grows, and a page is a result that is cut like any other.
@@ -128,7 +147,8 @@ mod tests {
             read += answer["text"].as_str().unwrap();
         }
         assert_eq!(read, text);
-        assert_eq!(pages("", 1), (r#"{"bytes":0,"call":"t1.0","page":1,"pages":1,"text":""}"#.to_owned(), false));
+        let empty: Value = serde_json::from_str(&pages("", 1).0).unwrap();
+        assert_eq!(empty, json!({ "bytes": 0, "call": "t1.0", "page": 1, "pages": 1, "text": "" }));
         assert_eq!(pages("x", 2), ("error: the result of call `t1.0` has 1 page(s)".to_owned(), true));
     }
 }

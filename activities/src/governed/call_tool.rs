@@ -13,7 +13,13 @@ use mandate_domain::{
 use mandate_workflows::contract::{CallPurpose, CallToolInput, CallToolOutput};
 use serde_json::{Map, Value};
 
-use super::{Admitted, Governed, RUN_ENDED, RecordedPermit, claim::Subject, ends::Outcome, failpoint};
+use super::{
+    Admitted, Governed, RUN_ENDED, RecordedPermit,
+    claim::{Subject, left_open},
+    ends::Outcome,
+    failpoint,
+    server_questions::Asked,
+};
 use crate::{
     caller::Caller,
     failure::ActivityFailure,
@@ -52,11 +58,11 @@ impl Governed {
         caller: &Caller,
         input: &CallToolInput,
     ) -> Result<CallToolOutput, ActivityFailure> {
-        let _heartbeat = Heartbeat::start(caller.context());
+        let _heartbeat = Heartbeat::start(caller);
         let run = self.admit(caller, &input.run).await?;
         let call = self.recorded_call(caller, &run, input.call).await?;
         let outcome = match input.purpose {
-            CallPurpose::Perform => self.walk(caller, &run, &call).await,
+            CallPurpose::Perform => Box::pin(self.walk(caller, &run, &call)).await,
             CallPurpose::LookUp => self.look_up(&run, &call).await,
         };
         let outcome = match outcome {
@@ -120,22 +126,26 @@ impl Governed {
         call: &RecordedCall,
     ) -> Result<ToolCallOutcome, ActivityFailure> {
         let checked = self.check_call(run, call)?;
-        let (effect, locked) = {
+        let (effect, locked, told) = {
             let mut tx = self.begin(run).await?;
             if let Some(end) = tx.call_end(call.id).await?
                 && on(Guard::LookFirst)
             {
                 return Ok(end.outcome);
             }
-            if let Some(asked) = self.asked_already(&mut tx, call.id).await? {
-                return Ok(asked);
-            }
+            let told = match self.asked_before(&mut tx, call.id).await? {
+                Asked::Waits(asked) => return Ok(asked),
+                Asked::Goes(told) => told,
+            };
             let locked = match &checked {
                 Ok(checked) => self.is_locked(&mut tx, checked.tool).await?,
                 Err(_) => false,
             };
-            (tx.effect(EffectId::Tool(call.id)).await?, locked)
+            (tx.effect(EffectId::Tool(call.id)).await?, locked, told)
         };
+        if effect.is_none() && caller.origin().attempt > 1 {
+            self.not_behind_history(caller, run).await?;
+        }
         let checked = match checked {
             Ok(checked) => checked,
             Err(refusal) => return self.refuse(run, call, refusal).await,
@@ -149,9 +159,16 @@ impl Governed {
         }
         let limit = Duration::from_secs(run.row.opened.limits.tool_timeout_max_secs);
         // A server in quarantine is neither started nor waited for: the decision refuses the call.
-        let prepared = match if locked { None } else { Some(self.tools.prepare(checked.tool).await) } {
+        let preparing = async {
+            tokio::select! {
+                biased;
+                prepared = self.tools.prepare(checked.tool) => Ok(prepared),
+                () = caller.cancelled() => Err(ActivityFailure::Cancelled),
+            }
+        };
+        let prepared = match if locked { None } else { Some(preparing.await?) } {
             None => None,
-            Some(Ok(prepared)) => Some(prepared.within(limit).until(Stop::when(caller.cancelled()))),
+            Some(Ok(prepared)) => Some(prepared.within(limit).until(Stop::when(caller.cancelled())).answering(told)),
             Some(Err(error @ PrepareToolError::Unreachable { .. })) => return Err(error.into()),
             Some(Err(error @ (PrepareToolError::Unknown { .. } | PrepareToolError::Changed { .. }))) => {
                 let refusal = refusal(RefusalKind::ToolChanged, error.to_string());
@@ -289,10 +306,11 @@ impl Governed {
         };
         let effect = tx.effect(subject.effect).await?;
         let begun = effect.as_ref().is_some_and(|row| matches!(row.state, EffectState::Open));
-        if let Some(outcome) = overtaken(&mut tx, effect, judged).await? {
+        if let Some(outcome) = overtaken(&mut tx, effect.clone(), judged).await? {
             return Ok(Decided::Ended(outcome));
         }
-        if tx.is_closed() && on(Guard::ClosedRun) {
+        let undoes = !recorded.id.undo && tx.is_undoing().await? && on(Guard::Undoing);
+        if undoes || (tx.is_closed() && on(Guard::ClosedRun)) {
             return Ok(Decided::Ended(self.run_ended(tx, run, recorded.id, begun).await?));
         }
         let decision = self.decide(&mut tx, run, call, &subject).await?;
@@ -300,8 +318,10 @@ impl Governed {
         match guards::enforced(&decision.outcome) {
             PolicyOutcome::Allow => {
                 let approvals = tx.consume_approvals(recorded.id).await?;
+                let last = effect.map_or(0, |row| row.epoch);
+                let repeats = !call.tool.read_only && left_open(&mut tx, subject.effect, last).await?;
                 let permit = self.claim(tx, caller, run, &subject, approvals).await?;
-                Ok(Decided::Permitted(permit))
+                Ok(Decided::Permitted(permit.repeating(repeats)))
             }
             PolicyOutcome::Deny | PolicyOutcome::RequireApproval(_) if begun => {
                 tx.commit().await?;
@@ -332,7 +352,8 @@ impl Governed {
         call: &CheckedCall<'_>,
         subject: &Subject<'_>,
     ) -> Result<PolicyDecision, ActivityFailure> {
-        let facts = tx.facts().await?.with_call(call.recorded.id, call.tool, &subject.amounts);
+        let mut facts = tx.facts().await?.with_call(call.recorded.id, call.tool, &subject.amounts);
+        facts.classes.extend(self.undone_classes(run, call.recorded.id).await?);
         let action = PolicyAction::CallTool { tool: call.tool, arguments: call.arguments };
         let decision = self.judge(tx, run, action, &facts, &subject.approved).await?;
         if !decision.is_allowed() {
@@ -403,6 +424,11 @@ impl Governed {
             (None, None) => (not_sent("it came out of quarantine just now".to_owned()), None),
         };
         failpoint!("tool.after_effect");
+        if let Err(CallToolError::OutcomeUnknown { tool, wrote, .. }) = &answer
+            && !wrote.is_empty()
+        {
+            tracing::warn!(tool, call = %call.recorded.id, wrote, "what the server of a lost call wrote last");
+        }
         match answer {
             Ok(answer) => {
                 let outcome = Outcome {
@@ -414,6 +440,7 @@ impl Governed {
                 };
                 self.record_answer(run, call.recorded.id, call.tool, &outcome).await
             }
+            Err(CallToolError::Asks { asks, .. }) => self.ask_for_server(caller, run, call, permit, &asks).await,
             Err(error @ (CallToolError::NotSent { .. } | CallToolError::Declined { .. })) => {
                 self.give_back(run, permit, &error.to_string()).await?;
                 caller.not_cancelled()?;

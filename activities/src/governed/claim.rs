@@ -102,7 +102,8 @@ impl Governed {
                 failpoint!("notice.before_intent");
             }
         }
-        tx.commit().await?;
+        let head = tx.commit().await?;
+        caller.saw(head).await;
         match subject.effect {
             EffectId::Model(_) => {
                 failpoint!("model.after_intent");
@@ -126,7 +127,7 @@ impl Governed {
         reason: &str,
     ) -> Result<(), ActivityFailure> {
         let mut tx = self.begin(run).await?;
-        if left_open(&mut tx, permit).await? {
+        if left_open(&mut tx, permit.effect(), permit.epoch().saturating_sub(1)).await? {
             return Ok(());
         }
         if tx.release(permit.effect(), permit.epoch()).await? {
@@ -150,15 +151,14 @@ impl Governed {
     }
 }
 
-/// Whether an attempt before this one was sent, or may have been, and was never found not to have happened. A model call
+/// Whether an attempt up to an epoch was sent, or may have been, and was never found not to have happened. A model call
 /// changes nothing, and a notice is recognised by its id.
-async fn left_open(tx: &mut Tx, permit: &RecordedPermit) -> Result<bool, ActivityFailure> {
-    let effect = permit.effect();
+pub(super) async fn left_open(tx: &mut Tx, effect: EffectId, last_epoch: u32) -> Result<bool, ActivityFailure> {
     match effect {
         EffectId::Tool(_) => {}
         EffectId::Model(_) | EffectId::Notice(_) => return Ok(false),
     }
-    for epoch in 1..permit.epoch() {
+    for epoch in 1..=last_epoch {
         if tx.recorded(&format!("{effect}/not_sent/{epoch}")).await?.is_none() {
             return Ok(true);
         }

@@ -27,16 +27,18 @@ impl Governed {
         caller: &Caller,
         input: &CloseRunInput,
     ) -> Result<CloseRunOutput, ActivityFailure> {
-        let _heartbeat = Heartbeat::start(caller.context());
+        let _heartbeat = Heartbeat::start(caller);
         let run = self.admit(caller, &input.run).await?;
         if run.row.closed {
             let performed = self.performed(&mut self.begin(&run).await?, &run, input).await?;
             return Ok(CloseRunOutput { performed, audit: run.row.head });
         }
-        let halted = match &input.halted_by {
-            Some(halt) => Some(self.halted_by(caller, &run, halt).await?),
-            None => None,
-        };
+        let mut halted = Vec::new();
+        for (key, halt) in [("halted", &input.halted_by), ("halted/undoing", &input.undoing_halted_by)] {
+            if let Some(halt) = halt {
+                halted.push((key, self.halted_by(caller, &run, halt).await?));
+            }
+        }
         let mut tx = self.begin(&run).await?;
         self.record_leftovers(&mut tx, &run, input, halted).await?;
         let performed = self.performed(&mut tx, &run, input).await?;
@@ -106,10 +108,10 @@ impl Governed {
         tx: &mut Tx,
         run: &Admitted,
         input: &CloseRunInput,
-        halted: Option<RecordBody>,
+        halted: Vec<(&str, RecordBody)>,
     ) -> Result<(), ActivityFailure> {
-        if let Some(halted) = halted {
-            self.append(tx, run, "halted".to_owned(), halted).await?;
+        for (key, halted) in halted {
+            self.append(tx, run, key.to_owned(), halted).await?;
         }
         for call in &input.abandoned {
             self.withdraw_question(tx, run, *call).await?;

@@ -1,7 +1,9 @@
 //! What undoes a call: another call, whose tool and arguments follow from the registry and from what is recorded of the
 //! first one. From there on it walks the same path as every call.
 
-use mandate_domain::{Arguments, EffectId, ProposedCall, ToolCallId, ToolDefinition, UndoSummary};
+use std::collections::BTreeSet;
+
+use mandate_domain::{Arguments, DataClass, EffectId, ProposedCall, ToolCallId, ToolDefinition, UndoSummary};
 use serde_json::{Map, Value};
 
 use super::{Admitted, Governed};
@@ -36,6 +38,18 @@ impl Governed {
             Err(why) => Arguments::Malformed(why),
         };
         Ok(Some(ProposedCall { tool: undo.tool.to_string(), arguments, ..call }))
+    }
+
+    /// What the arguments of an undo carry: what the call that it undoes was given and answered, also where the model was
+    /// never shown it. Nothing for any other call.
+    pub(super) async fn undone_classes(
+        &self,
+        run: &Admitted,
+        call: ToolCallId,
+    ) -> Result<BTreeSet<DataClass>, ActivityFailure> {
+        let Some(undone) = call.undoes() else { return Ok(BTreeSet::new()) };
+        let Some(tool) = self.tool_of(run, undone).await? else { return Ok(BTreeSet::new()) };
+        Ok(tool.argument_classes.values().chain(tool.result_classes.values()).cloned().collect())
     }
 
     /// What a call answered, as the store has it; nothing in it where only a person knows that it happened. None for a call

@@ -51,7 +51,8 @@ impl Governed {
     ) -> Result<ToolCallOutcome, ActivityFailure> {
         // What is wrong with arguments repeats them, and the model wrote them after all that it had read.
         let repeats = refusal.kind == RefusalKind::InvalidArguments;
-        let classes = if repeats { tx.facts().await?.classes } else { BTreeSet::new() };
+        let mut classes = if repeats { tx.facts().await?.classes } else { BTreeSet::new() };
+        classes.extend(self.undone_classes(run, call).await?);
         let result = self.put_classed(tx, run, in_history(run), &refusal_text(&refusal), &classes).await?;
         // The model reads the whole text; beside it in history a short form does.
         let reason = if repeats && result.text.is_none() { result.shown() } else { &refusal.reason };
@@ -112,7 +113,7 @@ impl Governed {
         let effect = EffectId::Tool(call);
         let (epoch, is_error) = (outcome.epoch, outcome.answer.is_error);
         let raw = tx.put_content(run.tenant(), &outcome.answer.text).await?;
-        let (result, masked) = self.render(tx, run, tool, outcome).await?;
+        let (result, masked) = self.render(tx, run, call, tool, outcome).await?;
         let stored = json!({ "result": raw, "is_error": is_error });
         let whether = tx.settle(effect, epoch, &stored, outcome.known_by).await?;
         match whether {
@@ -156,11 +157,12 @@ impl Governed {
         &self,
         tx: &mut Tx,
         run: &Admitted,
+        call: ToolCallId,
         tool: &ToolDefinition,
         outcome: &Outcome<'_>,
     ) -> Result<(Content, MaskedText), ActivityFailure> {
         let answer = outcome.answer;
-        let masked = match outcome.masked {
+        let mut masked = match outcome.masked {
             Some(masked) => masked.clone(),
             None => self.view(tx).await?.of_answer(run, tool, &answer.text, answer.structured.as_ref()),
         };
@@ -172,6 +174,9 @@ impl Governed {
             if answer.is_error && outcome.masked.is_none() {
                 // A tool's error repeats arguments, and the model wrote these after all that it had read.
                 classes.extend(tx.facts().await?.classes);
+                classes.extend(self.undone_classes(run, call).await?);
+                // What is read of it later, page by page, carries the same.
+                masked.shown.extend(classes.iter().cloned());
             }
             self.put_classed(tx, run, in_history(run), &masked.text, &classes).await?
         };
@@ -204,24 +209,36 @@ impl Governed {
         call: ToolCallId,
         reason: String,
     ) -> Result<ToolCallOutcome, ActivityFailure> {
-        let effect = EffectId::Tool(call);
         let mut tx = self.begin(run).await?;
-        if let Some(row) = tx.call_end(call).await? {
-            return Ok(row.outcome);
+        let (outcome, first) = self.park_in(&mut tx, run, call, reason).await?;
+        tx.commit().await?;
+        if first {
+            self.metrics.effect_ended(EffectId::Tool(call), EffectResult::Unknown);
         }
-        let known = self.known_of(&mut tx, run, call).await?;
+        Ok(outcome)
+    }
+
+    /// The same within a transaction, and whether it was not parked before. A call that has its end keeps it.
+    pub(super) async fn park_in(
+        &self,
+        tx: &mut Tx,
+        run: &Admitted,
+        call: ToolCallId,
+        reason: String,
+    ) -> Result<(ToolCallOutcome, bool), ActivityFailure> {
+        let effect = EffectId::Tool(call);
+        if let Some(row) = tx.call_end(call).await? {
+            return Ok((row.outcome, false));
+        }
+        let known = self.known_of(tx, run, call).await?;
         let reason = if known.is_empty() { reason } else { format!("{reason}; {known}") };
         tx.mark_unknown(effect, &reason).await?;
         let first = tx.recorded(&format!("{effect}/unknown")).await?.is_none();
         if first {
             let body = RecordBody::OutcomeUnknown { effect, reason: reason.clone() };
-            self.append(&mut tx, run, format!("{effect}/unknown"), body).await?;
+            self.append(tx, run, format!("{effect}/unknown"), body).await?;
         }
-        tx.commit().await?;
-        if first {
-            self.metrics.effect_ended(effect, EffectResult::Unknown);
-        }
-        Ok(ToolCallOutcome::OutcomeUnknown { reason })
+        Ok((ToolCallOutcome::OutcomeUnknown { reason }, first))
     }
 }
 

@@ -45,6 +45,7 @@ impl Said {
         match self {
             Self::Decision(verdict) => name == verdict.as_str() || name == DECIDE,
             Self::Instruction(InstructionKind::Answer) => name == "answer" || name == ANSWER_QUESTION,
+            Self::Instruction(kind @ InstructionKind::Resolve) => name == kind.as_str() || name == DECIDE,
             Self::Instruction(kind) => name == kind.as_str(),
         }
     }

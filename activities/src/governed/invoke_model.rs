@@ -76,7 +76,7 @@ impl Governed {
         caller: &Caller,
         input: &InvokeModelInput,
     ) -> Result<InvokeModelOutput, ActivityFailure> {
-        let _heartbeat = Heartbeat::start(caller.context());
+        let _heartbeat = Heartbeat::start(caller);
         let run = self.admit(caller, &input.run).await?;
         let outcome = self.model_turn(caller, &run, input).await?;
         let audit = self.head(&run).await?;
@@ -127,7 +127,8 @@ impl Governed {
     ) -> Result<Decided, ActivityFailure> {
         let effect = EffectId::Model(input.turn);
         let mut tx = self.begin(run).await?;
-        if tx.is_closed() && on(Guard::ClosedRun) {
+        let undoes = tx.is_undoing().await? && on(Guard::Undoing);
+        if undoes || (tx.is_closed() && on(Guard::ClosedRun)) {
             // A reset workflow execution, or an attempt that outlived its run.
             drop(tx);
             let what = format!("turn {} of run `{}`", input.turn, run.chain);

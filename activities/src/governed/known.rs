@@ -30,7 +30,7 @@ impl Governed {
             times.extend(claimed.map(|micros| format!("epoch {epoch} from {} (UTC)", render::utc(micros / 1000))));
         }
         let (within, times) = (SEND_WITHIN.as_secs(), times.join(", "));
-        let key = idempotency_key(&run.chain, effect);
+        let key = tool.key_as_sent(idempotency_key(&run.chain, effect));
         Ok(format!(
             "if it was sent, then {place}, {times}, within {within} seconds, under the key `{key}`, last by `{}`",
             row.holder

@@ -87,7 +87,7 @@ enum Looked {
 impl Governed {
     /// Walks the path for one notice.
     pub(crate) async fn notify(&self, caller: &Caller, input: &NotifyInput) -> Result<NotifyOutput, ActivityFailure> {
-        let _heartbeat = Heartbeat::start(caller.context());
+        let _heartbeat = Heartbeat::start(caller);
         let run = self.admit(caller, &input.run).await?;
         let Told { delivered, detail } = self.tell(caller, &run, input.notice).await?;
         let audit = self.head(&run).await?;

@@ -39,7 +39,7 @@ impl Governed {
         caller: &Caller,
         _input: &OpenRunInput,
     ) -> Result<OpenRunOutput, ActivityFailure> {
-        let _heartbeat = Heartbeat::start(caller.context());
+        let _heartbeat = Heartbeat::start(caller);
         let started = self.first_event(caller).await?;
         let chain = RunChain { workflow_id: caller.workflow_id.clone(), first_run_id: started.first_run_id.clone() };
         if let Some(row) = self.store.run(&chain).await? {

@@ -15,6 +15,7 @@ pub struct RecordedPermit {
     effect: EffectId,
     epoch: u32,
     send_by: Instant,
+    repeats: bool,
 }
 
 /// The claim ran out before anything was sent. Give it back and let the next attempt decide.
@@ -25,7 +26,7 @@ pub struct ClaimRanOut;
 impl RecordedPermit {
     /// For the recording transaction alone. `send_by` counts from before the commit.
     pub(in crate::governed) fn new(run: RunChain, effect: EffectId, epoch: u32, send_by: Instant) -> Self {
-        Self { run, effect, epoch, send_by }
+        Self { run, effect, epoch, send_by, repeats: false }
     }
 
     /// A permit that nothing recorded, for tests of tools and models.
@@ -34,6 +35,17 @@ impl RecordedPermit {
     pub fn unrecorded(effect: EffectId) -> Self {
         let run = RunChain { workflow_id: "test".to_owned(), first_run_id: "run".to_owned() };
         Self::new(run, effect, 1, Instant::now() + Duration::from_mins(1))
+    }
+
+    /// The same, for an attempt behind another one that changed something, or may have.
+    pub(in crate::governed) fn repeating(self, repeats: bool) -> Self {
+        Self { repeats, ..self }
+    }
+
+    /// Whether an attempt before this one changed something, or may have. What a server refuses then is this attempt alone.
+    #[must_use]
+    pub fn repeats(&self) -> bool {
+        self.repeats
     }
 
     /// The effect.

@@ -15,14 +15,18 @@ use super::{
     ends::{Outcome, in_history},
     failpoint,
     review_instruction::{Checked, Heard, unknown_question},
+    server_questions::server_asks,
 };
 use crate::{
     caller::Caller,
     failure::ActivityFailure,
     guards::{Guard, on},
-    store::{QuestionRow, QuestionState, StoreError, Tx},
+    store::{NewQuestion, QuestionRow, QuestionState, StoreError, Tx},
     tools::ToolAnswer,
 };
+
+/// Why an answer to a server's question does not count.
+const UNFIT: &str = "the answer does not fit what is asked";
 
 /// What the model reads where nobody answered.
 const NOBODY_ANSWERED: &str =
@@ -56,7 +60,8 @@ impl Governed {
         }
         let wait_ms = run.row.opened.limits.approval_wait_max_secs.saturating_mul(1000);
         let expires_ms = caller.now_ms().saturating_add(wait_ms);
-        let row = tx.make_question(recorded.id, &recorded.input, &asked, expires_ms).await?;
+        let (call, input) = (recorded.id, &recorded.input);
+        let row = tx.make_question(NewQuestion { call, input, asked: &asked, expires_ms, server: None }).await?;
         let body = RecordBody::QuestionAsked {
             question: row.id.clone(),
             effect: EffectId::Tool(recorded.id),
@@ -84,16 +89,6 @@ impl Governed {
         self.record_answer(run, call, tool, &outcome).await
     }
 
-    /// The question that a call asked already, while it waits for its answer.
-    pub(super) async fn asked_already(
-        &self,
-        tx: &mut Tx,
-        call: ToolCallId,
-    ) -> Result<Option<ToolCallOutcome>, ActivityFailure> {
-        let row = tx.question_of_call(call).await?.filter(|row| row.state == QuestionState::Open);
-        Ok(row.map(|row| ToolCallOutcome::AnswerRequired { question: question_of(row) }))
-    }
-
     pub(super) async fn take_answer(
         &self,
         tx: &mut Tx,
@@ -104,9 +99,11 @@ impl Governed {
     ) -> Result<InstructionReview, ActivityFailure> {
         let Some(row) = tx.question(id).await? else { return Ok(unknown_question(id)) };
         let end = tx.call_end(row.call).await?.map(|end| end.outcome);
+        let asks = server_asks(&row)?;
         if let Some(RecordBody::Instructed { refused, .. }) = tx.recorded(&heard.key()).await? {
             return Ok(match (refused, end) {
                 (None, Some(outcome)) => InstructionReview::Settled { outcome, note: None },
+                (None, None) if asks.is_some() => InstructionReview::GoesOn,
                 (refused, _) => InstructionReview::Refused { reason: refused.unwrap_or_else(|| answered(id)) },
             });
         }
@@ -122,14 +119,28 @@ impl Governed {
                 Checked { refused: Some(answered(id)), judged: None }
             }
         };
+        let unfit = asks.as_ref().and_then(|asks| asks.told(text).err());
+        let checked = match &unfit {
+            // What does not fit repeats the answer, and the record holds no content.
+            Some(_) if checked.refused.is_none() => Checked { refused: Some(UNFIT.to_owned()), ..checked },
+            Some(_) | None => checked,
+        };
         let refused = checked.refused.clone();
         self.record_instructed(tx, run, heard, checked).await?;
         match (refused, tool) {
+            (None, Some(_)) if asks.is_some() => {
+                tx.answer_server(id, text).await?;
+                Ok(InstructionReview::GoesOn)
+            }
             (None, Some(tool)) => {
                 tx.set_question_state(id, QuestionState::Answered).await?;
                 let answer = ToolAnswer { text: text.to_owned(), structured: None, is_error: false };
                 let outcome = self.settle_with(tx, run, tool, &row, &answer, KnownBy::Person).await?;
                 Ok(InstructionReview::Settled { outcome, note: None })
+            }
+            (Some(reason), _) if reason == UNFIT => {
+                let why = unfit.unwrap_or_default();
+                Ok(InstructionReview::Refused { reason: format!("{UNFIT}: {why}") })
             }
             (refused, _) => Ok(InstructionReview::Refused { reason: refused.unwrap_or_else(|| answered(id)) }),
         }
@@ -157,12 +168,16 @@ impl Governed {
         tx.set_question_state(id, QuestionState::Expired).await?;
         let body = RecordBody::QuestionExpired { question: id.clone(), effect: EffectId::Tool(row.call) };
         self.append(tx, run, format!("{id}/expired"), body).await?;
+        if let Some(asks) = server_asks(&row)? {
+            let outcome = self.end_unanswered(tx, run, tool, &row, &asks).await?;
+            return Ok(InstructionReview::Settled { outcome, note: None });
+        }
         let answer = ToolAnswer { text: NOBODY_ANSWERED.to_owned(), structured: None, is_error: true };
         let outcome = self.settle_with(tx, run, tool, &row, &answer, KnownBy::Answer).await?;
         Ok(InstructionReview::Settled { outcome, note: None })
     }
 
-    async fn settle_with(
+    pub(super) async fn settle_with(
         &self,
         tx: &mut Tx,
         run: &Admitted,
@@ -188,6 +203,9 @@ impl Governed {
         let row = tx.question_of_call(call).await?.filter(|row| row.state == QuestionState::Open);
         let Some(row) = row else { return Ok(()) };
         tx.set_question_state(&row.id, QuestionState::Withdrawn).await?;
+        if let Some(asks) = server_asks(&row)? {
+            return self.withdrawn_from_server(tx, run, &row, &asks).await;
+        }
         let effect = EffectId::Tool(call);
         let epoch = tx.effect(effect).await?.map_or(1, |row| row.epoch);
         if tx.release(effect, epoch).await? {
@@ -197,7 +215,7 @@ impl Governed {
     }
 }
 
-fn question_of(row: QuestionRow) -> Question {
+pub(super) fn question_of(row: QuestionRow) -> Question {
     Question { id: row.id, call: row.call, asked: row.asked, expires_ms: row.expires_ms }
 }
 

@@ -11,6 +11,7 @@ use super::{
     ends::Outcome,
     judge::targets_of,
     permit::idempotency_key,
+    server_questions::Asked,
 };
 use crate::{
     failure::ActivityFailure,
@@ -120,7 +121,7 @@ impl Governed {
             let reason = format!("check tool `{with}` is no longer registered");
             return Err(CallToolError::NotSent { tool: with.to_string(), reason }.into());
         };
-        let prepared: PreparedTool = self.tools.prepare(definition).await?;
+        let prepared: PreparedTool = self.tools.prepare(definition).await?.within(CHECK_WITHIN);
         // The question changes nothing and is part of the recorded effect: it goes out under that effect's epoch.
         let send_by = std::time::Instant::now() + CHECK_WITHIN;
         let permit = RecordedPermit::new(run.chain.clone(), row.effect, row.epoch, send_by);
@@ -172,7 +173,7 @@ impl Governed {
         if let Some(end) = tx.call_end(call.id).await? {
             return Ok(not_performed(&end.outcome).unwrap_or(end.outcome));
         }
-        if let Some(asked) = self.asked_already(&mut tx, call.id).await? {
+        if let Asked::Waits(asked) = self.asked_before(&mut tx, call.id).await? {
             return Ok(asked);
         }
         match tx.effect(EffectId::Tool(call.id)).await?.map(|row| row.state) {

@@ -21,7 +21,7 @@ use crate::{
     executions::Standing,
     failure::ActivityFailure,
     heartbeat::Heartbeat,
-    store::{Appended, EffectState, RunRow, StoreError, Tx},
+    store::{Appended, EffectState, QuestionState, RunRow, StoreError, Tx},
 };
 
 /// Open runs of one page.
@@ -50,7 +50,7 @@ impl Governed {
         caller: &Caller,
         input: &ReconcileRunsInput,
     ) -> Result<ReconcileRunsOutput, ActivityFailure> {
-        let _heartbeat = Heartbeat::start(caller.context());
+        let _heartbeat = Heartbeat::start(caller);
         if caller.workflow_type != RECONCILE_WORKFLOW_TYPE {
             let reason = format!("workflow type `{}` may not reconcile runs", caller.workflow_type);
             return Err(self.intrusion(caller, reason).await?);
@@ -213,13 +213,7 @@ impl Governed {
 
     /// Finds out about calls that were begun, each as its tool's kind says. False: one of them has to be waited for.
     async fn settle_begun(&self, caller: &Caller, run: &Admitted) -> Result<bool, ActivityFailure> {
-        let begun = {
-            let mut tx = self.begin(run).await?;
-            let waiting = tx.calls_waiting().await?;
-            let begun = tx.calls_begun().await?;
-            begun.into_iter().filter(|call| !waiting.contains(call)).collect::<Vec<_>>()
-        };
-        for call in begun {
+        for call in self.calls_to_settle(run).await? {
             match self.settle_one(caller, run, call).await {
                 Ok(()) => {}
                 Err(ActivityFailure::Claimed { .. } | ActivityFailure::NotSettled { .. }) => return Ok(false),
@@ -237,6 +231,28 @@ impl Governed {
         Ok(true)
     }
 
+    /// Calls that were begun and have no outcome. A question of the agent is not among them: it is taken back with the others.
+    async fn calls_to_settle(&self, run: &Admitted) -> Result<Vec<ToolCallId>, ActivityFailure> {
+        let mut tx = self.begin(run).await?;
+        let mut calls = Vec::new();
+        for call in tx.calls_begun().await? {
+            match tx.question_of_call(call).await?.filter(|row| row.state == QuestionState::Open) {
+                None => calls.push(call),
+                Some(row) if row.server.is_none() => {}
+                Some(_) => {
+                    // What its server asked for nobody answers any more, and the call may have an outcome with that.
+                    self.withdraw_question(&mut tx, run, call).await?;
+                    if tx.effect(EffectId::Tool(call)).await?.is_some_and(|row| matches!(row.state, EffectState::Open))
+                    {
+                        calls.push(call);
+                    }
+                }
+            }
+        }
+        tx.commit().await?;
+        Ok(calls)
+    }
+
     async fn settle_one(&self, caller: &Caller, run: &Admitted, id: ToolCallId) -> Result<(), ActivityFailure> {
         let Some(effect) = self.begin(run).await?.effect(EffectId::Tool(id)).await? else { return Ok(()) };
         let call = self.recorded_call(caller, run, id).await?;
@@ -247,7 +263,7 @@ impl Governed {
                 return Ok(());
             }
         };
-        self.reconcile(run, &checked, effect).await?;
+        Box::pin(self.reconcile(run, &checked, effect)).await?;
         let effect = self.begin(run).await?.effect(EffectId::Tool(id)).await?;
         if effect.is_some_and(|row| matches!(row.state, EffectState::Open)) {
             // It may be called again by its kind, and nobody will.

@@ -2,8 +2,8 @@
 //! one transaction.
 
 use mandate_domain::{
-    ApprovalDecision, EffectId, Gate, PersonId, Proof, RecordBody, Refusal, RefusalKind, RequestId, Review, Statement,
-    ToolCallId, ToolCallOutcome, Verdict,
+    ApprovalDecision, Arguments, EffectId, Gate, PersonId, Proof, RecordBody, Refusal, RefusalKind, RequestId, Review,
+    Statement, ToolCallId, ToolCallOutcome, Verdict,
     approval::{Arrival, Decider, Parties, Party, admit_decision},
     policy::{PersonAction, PolicyDecision},
     proof::DecisionSaid,
@@ -13,7 +13,7 @@ use mandate_workflows::contract::{ReviewApprovalInput, ReviewApprovalOutput, Rev
 
 use super::{
     Admitted, Governed, RUN_ENDED,
-    call_tool::refusal,
+    call_tool::{arguments_address, refusal},
     failpoint,
     identify::{Said, SentMessage, Signed, put_words},
 };
@@ -54,7 +54,7 @@ impl Governed {
         caller: &Caller,
         input: &ReviewApprovalInput,
     ) -> Result<ReviewApprovalOutput, ActivityFailure> {
-        let _heartbeat = Heartbeat::start(caller.context());
+        let _heartbeat = Heartbeat::start(caller);
         let run = self.admit(caller, &input.run).await?;
         caller.not_cancelled()?;
         let call = input.call;
@@ -63,13 +63,17 @@ impl Governed {
                 let signed = self.signed(caller, &run, decision, arrival.as_ref()).await?;
                 let mut key = format!("{}/decided/{ordinal}", decision.request);
                 let mut tx = self.begin(&run).await?;
-                // Behind a reset the numbers are given out again: a refusal of another one's decision is not this one's.
-                if let Some(RecordBody::ApprovalDecided { refused: Some(_), verdict, by, .. }) =
+                // Behind a reset the numbers are given out again: what is recorded of another decision is not this one's.
+                if let Some(RecordBody::ApprovalDecided { verdict, by, comment, arguments, .. }) =
                     tx.recorded(&key).await?
-                    && (verdict, &by) != (decision.verdict, &signed.by)
                     && let Some(arrival) = arrival
                 {
-                    key = format!("{key}/{}", arrival.run_id);
+                    let said = decision.comment.as_deref().map(|words| run.key.address(words.as_bytes()));
+                    let changed =
+                        decision.arguments.clone().map(|changed| arguments_address(&run, &Arguments::Object(changed)));
+                    if (verdict, by, comment, arguments) != (decision.verdict, signed.by.clone(), said, changed) {
+                        key = format!("{key}/{}", arrival.run_id);
+                    }
                 }
                 let decided = Decided { call, decision, signed: &signed, now_ms: caller.now_ms(), key };
                 let review = self.review_decision(&mut tx, &run, &decided).await?;
@@ -210,10 +214,8 @@ impl Governed {
     ) -> Result<(), ActivityFailure> {
         let (decision, signed) = (decided.decision, decided.signed);
         let comment = put_words(tx, run, decision.comment.as_deref()).await?;
-        let arguments = match &decision.arguments {
-            Some(arguments) => Some(run.key.address_of(arguments)?),
-            None => None,
-        };
+        // What has no canonical form is refused, and the record names it all the same.
+        let arguments = decision.arguments.clone().map(|changed| arguments_address(run, &Arguments::Object(changed)));
         let body = RecordBody::ApprovalDecided {
             request: decision.request.clone(),
             effect: EffectId::Tool(decided.call),

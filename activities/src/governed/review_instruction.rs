@@ -53,6 +53,7 @@ async fn key_of(
     tx: &mut Tx,
     run: &Admitted,
     (sent, arrival): (&SentInstruction, &Arrival),
+    signed: &Signed,
     ordinal: u32,
 ) -> Result<String, ActivityFailure> {
     let key = match &sent.instruction {
@@ -62,12 +63,16 @@ async fn key_of(
         }
     };
     let other = match tx.recorded(&key).await? {
-        Some(RecordBody::Instructed { instruction, about, text, .. }) => {
+        Some(RecordBody::Instructed { instruction, about, text, by, .. }) => {
             let said = sent.instruction.text().map(|text| run.key.address(text.as_bytes()));
-            instruction != sent.instruction.kind() || about != sent.instruction.about() || text != said
+            instruction != sent.instruction.kind()
+                || about != sent.instruction.about()
+                || text != said
+                || by != signed.by
         }
-        Some(RecordBody::Resolved { resolution: recorded, .. }) => {
-            !matches!(&sent.instruction, Instruction::Resolve { resolution, .. } if *resolution == recorded)
+        Some(RecordBody::Resolved { resolution: recorded, by, .. }) => {
+            let same = matches!(&sent.instruction, Instruction::Resolve { resolution, .. } if *resolution == recorded);
+            !same || by != signed.by
         }
         Some(_) | None => false,
     };
@@ -88,7 +93,7 @@ impl Governed {
         caller: &Caller,
         input: &ReviewInstructionInput,
     ) -> Result<ReviewInstructionOutput, ActivityFailure> {
-        let _heartbeat = Heartbeat::start(caller.context());
+        let _heartbeat = Heartbeat::start(caller);
         let run = self.admit(caller, &input.run).await?;
         caller.not_cancelled()?;
         let (tx, review) = match &input.word {
@@ -100,7 +105,7 @@ impl Governed {
             Word::Sent { sent, arrival } => {
                 let signed = self.heard_from(caller, &run, sent, arrival).await?;
                 let mut tx = self.begin(&run).await?;
-                let key = key_of(&mut tx, &run, (sent, arrival), input.ordinal).await?;
+                let key = key_of(&mut tx, &run, (sent, arrival), &signed, input.ordinal).await?;
                 let heard = Heard { sent, signed: &signed, ordinal: input.ordinal, key };
                 let review = self.review_heard(&mut tx, &run, &heard).await?;
                 (tx, review)

@@ -57,6 +57,11 @@ impl View {
         reveal::mask_text(text, structured, &tool.result_classes, &revealed)
     }
 
+    /// Whether the agent's model may read all of these.
+    pub(super) fn agent_sees(&self, run: &Admitted, classes: &BTreeSet<DataClass>) -> bool {
+        self.revealed(run, &agent(run), classes).is_superset(classes)
+    }
+
     /// The transcript as the model may read it now.
     pub(super) fn transcript(&self, run: &Admitted, messages: Vec<Message>, facts: &RunFacts) -> Vec<Message> {
         let revealed = self.revealed(run, &agent(run), &facts.classes);

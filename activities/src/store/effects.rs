@@ -326,6 +326,18 @@ impl Tx {
         Ok(())
     }
 
+    /// Whether something that the run did was begun to be undone.
+    ///
+    /// # Errors
+    /// [`StoreError`] of the database.
+    pub async fn is_undoing(&mut self) -> Result<bool, StoreError> {
+        let undo: Option<(i64,)> = query_as("SELECT epoch FROM effects WHERE chain = $1 AND effect LIKE 't%u' LIMIT 1")
+            .bind(self.chain()?)
+            .fetch_optional(&mut *self.db)
+            .await?;
+        Ok(undo.is_some())
+    }
+
     /// Tool calls with an outcome, in the order in which they were claimed, with their tools. Those that did not happen by
     /// a person's word are left out.
     ///

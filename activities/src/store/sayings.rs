@@ -111,7 +111,8 @@ impl Tx {
         Ok(call)
     }
 
-    /// Takes in a further instruction. The same number again changes nothing.
+    /// Takes in a further instruction. The same one under its number again changes nothing; another one under a number that
+    /// was given out before, behind a reset, stands behind all that there are.
     ///
     /// # Errors
     /// [`StoreError`] of the database.
@@ -121,15 +122,29 @@ impl Tx {
         content: &Address,
         said_by: &PersonId,
     ) -> Result<(), StoreError> {
-        query(
-            "INSERT INTO instructions (chain, ordinal, content, said_by) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
-        )
-        .bind(self.chain()?)
-        .bind(i64::from(ordinal))
-        .bind(content.as_str())
-        .bind(said_by.as_str())
-        .execute(&mut *self.db)
-        .await?;
+        let chain = self.chain()?;
+        let stands: Option<(String, String)> =
+            query_as("SELECT content, said_by FROM instructions WHERE chain = $1 AND ordinal = $2")
+                .bind(chain)
+                .bind(i64::from(ordinal))
+                .fetch_optional(&mut *self.db)
+                .await?;
+        let ordinal = match stands {
+            Some((known, by)) if known == content.as_str() && by == said_by.as_str() => return Ok(()),
+            None => i64::from(ordinal),
+            Some(_) => {
+                let last = "SELECT coalesce(max(ordinal), 0) + 1 FROM instructions WHERE chain = $1";
+                let (next,): (i64,) = query_as(last).bind(chain).fetch_one(&mut *self.db).await?;
+                next
+            }
+        };
+        query("INSERT INTO instructions (chain, ordinal, content, said_by) VALUES ($1, $2, $3, $4)")
+            .bind(chain)
+            .bind(ordinal)
+            .bind(content.as_str())
+            .bind(said_by.as_str())
+            .execute(&mut *self.db)
+            .await?;
         Ok(())
     }
 

@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, fs, time::Duration};
 
 use mandate_domain::{
     Address, AgentDefinition, Arguments, ChainHead, Content, Digest, Gate, KnownBy, Message, ModelReply, OpenedRun,
-    Origin, PersonId, Proof, ProposedCall, RecordBody, RequestId, RunChain, RunLimits, RunPins, RunState, ToolCallId,
-    ToolCallOutcome, Usage, Who, approval::OnExpiry, canonical,
+    Origin, PersonId, Proof, ProposedCall, QuestionId, RecordBody, RequestId, RunChain, RunLimits, RunPins, RunState,
+    ToolCallId, ToolCallOutcome, Usage, Who, approval::OnExpiry, canonical,
 };
 use serde_json::json;
 

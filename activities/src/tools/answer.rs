@@ -11,6 +11,11 @@ pub(super) fn error(text: String) -> ToolAnswer {
     ToolAnswer { text, structured: None, is_error: true }
 }
 
+/// Stands for a question that nobody is asked.
+pub(super) fn asks_in_vain(tool: &str, why: &str) -> ToolAnswer {
+    error(format!("error: `{tool}` {why}, and was not performed"))
+}
+
 /// Reads a result.
 pub(super) fn read(result: CallToolResult) -> ToolAnswer {
     // Servers leave the flag out on success, or set it to false.

@@ -9,7 +9,10 @@ use std::{
 };
 
 use nix::{
-    sys::signal::{Signal, kill, killpg},
+    sys::{
+        signal::{Signal, kill, killpg},
+        wait::{Id, WaitPidFlag, WaitStatus, waitid},
+    },
     unistd::Pid,
 };
 use secrecy::ExposeSecret as _;
@@ -26,6 +29,8 @@ use crate::catalog::{EnvValue, ProcessLimits, ServerSettings};
 const END_LIMIT: Duration = Duration::from_secs(7);
 /// How long the news of an end and the last words may take to arrive.
 const LAST_WORDS_LIMIT: Duration = Duration::from_millis(500);
+/// How often it is looked whether it has ended.
+const LOOKS_EVERY: Duration = Duration::from_millis(20);
 /// Variables of the worker that every server gets.
 const PASSED_ON: [&str; 2] = ["PATH", "HOME"];
 
@@ -64,17 +69,18 @@ impl ServerProcess {
         if tail.is_empty() { String::new() } else { format!("; its standard error ends: {tail}") }
     }
 
-    /// How it ended, if it did or does so now, and its complaint.
-    pub(super) async fn last_words(&self) -> String {
+    /// How it ended, if it did or does so now, in words of ours.
+    pub(super) async fn how_it_ended(&self) -> String {
         let ended = async {
-            let status = self.supervisor.lock().await.wait().await.ok();
+            let status = self.ended(&mut *self.supervisor.lock().await).await;
             if let Some(drained) = self.drained.lock().await.as_mut() {
                 let _ = drained.await;
             }
             status
         };
         let status = tokio::time::timeout(LAST_WORDS_LIMIT, ended).await.ok().flatten();
-        status.map(ended_with).unwrap_or_default() + &self.complaint()
+        let limit = self.tail.of_the_supervisor().map(|said| format!(", {said}")).unwrap_or_default();
+        status.map(ended_with).unwrap_or_default() + &limit
     }
 
     /// Asks it to end, without waiting.
@@ -83,6 +89,7 @@ impl ServerProcess {
         if let Some(pid) = self.pid
             && self.supervisor.try_lock().is_ok_and(|child| child.id().is_some())
         {
+            end_what_is_left(pid);
             let _ = kill(pid, Signal::SIGTERM);
         }
     }
@@ -90,12 +97,38 @@ impl ServerProcess {
     /// Waits until it and everything that it started has ended, which the close of its input began.
     pub(super) async fn end(&self) {
         let mut supervisor = self.supervisor.lock().await;
-        if tokio::time::timeout(END_LIMIT, supervisor.wait()).await.is_err()
+        if tokio::time::timeout(END_LIMIT, self.ended(&mut supervisor)).await.is_err()
             && let Some(pid) = self.pid
         {
             tracing::warn!(%pid, "a tool server does not end; its process group is killed");
             let _ = killpg(pid, Signal::SIGKILL);
         }
+    }
+}
+
+impl ServerProcess {
+    /// Waits for the end of the supervisor, and ends what is left in its group if it was killed itself.
+    async fn ended(&self, supervisor: &mut Child) -> Option<ExitStatus> {
+        if let Some(pid) = self.pid.filter(|_| supervisor.id().is_some()) {
+            while !end_what_is_left(pid) {
+                tokio::time::sleep(LOOKS_EVERY).await;
+            }
+        }
+        supervisor.wait().await.ok()
+    }
+}
+
+/// Whether a supervisor has ended. One that was killed could end nothing: its group is, before its end is fetched and its
+/// number may be another's.
+fn end_what_is_left(supervisor: Pid) -> bool {
+    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    match waitid(Id::Pid(supervisor), flags) {
+        Ok(WaitStatus::StillAlive) => false,
+        Ok(WaitStatus::Signaled(..)) => {
+            let _ = killpg(supervisor, Signal::SIGKILL);
+            true
+        }
+        Ok(_) | Err(_) => true,
     }
 }
 

@@ -1,6 +1,6 @@
 //! HTTP tools: one request, one answer, and what the answer means. Nothing is repeated here, and no redirect followed.
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use mandate_domain::{
     ToolDefinition, ToolName,
@@ -24,7 +24,7 @@ use crate::{
 
 mod answer;
 
-use answer::{Arrived, Body};
+use answer::{Arrived, Asked, Body};
 
 /// What is read of an answer that reports an error.
 const ERROR_BYTES_MAX: usize = 16 * 1024;
@@ -35,6 +35,8 @@ pub(super) struct Prepared {
     server: Arc<Remote>,
     request: HttpRequest,
     idempotent: bool,
+    /// It changes nothing.
+    reads: bool,
     ready: Ready,
 }
 
@@ -45,7 +47,13 @@ pub(super) async fn prepare(
     request: &HttpRequest,
 ) -> Result<Prepared, PrepareToolError> {
     let ready = server.ready(Duration::from_secs(tool.timeout_secs)).await?;
-    Ok(Prepared { server: Arc::clone(server), request: request.clone(), idempotent: tool.idempotent, ready })
+    Ok(Prepared {
+        server: Arc::clone(server),
+        request: request.clone(),
+        idempotent: tool.idempotent,
+        reads: tool.read_only,
+        ready,
+    })
 }
 
 impl Prepared {
@@ -59,22 +67,24 @@ impl Prepared {
         patience: Patience<'_>,
     ) -> Result<ToolAnswer, CallToolError> {
         let not_sent = |reason: String| CallToolError::NotSent { tool: tool.to_string(), reason };
-        let unknown = |reason: String| CallToolError::OutcomeUnknown { tool: tool.to_string(), reason };
+        let unknown = |reason: String| CallToolError::unknown(tool, reason);
         let egress = self.server.egress().map_err(|error| not_sent(error.to_string()))?;
         let sending = self.sending(egress, arguments, key).map_err(not_sent)?;
         // Last thing before the bytes go out: after this moment another worker may hold the effect.
         permit.may_send().map_err(|error| not_sent(error.to_string()))?;
         let send_by = std::time::Instant::now() + permit.time_left();
-        let mut over = pin!(patience.over());
-        let response = match answered(over.as_mut(), sent_by(send_by, sending.send())).await.map_err(unknown)? {
-            Ok(response) => response,
-            Err(error) => {
-                let Unanswered { reason, may_have_arrived } = Unanswered::from(&error);
-                return Err(if may_have_arrived { unknown(reason) } else { not_sent(reason) });
-            }
-        };
+        let over = patience.over();
+        let response =
+            match answered(over.clone(), sent_by(send_by, patience.stop, sending.send())).await.map_err(unknown)? {
+                Ok(response) => response,
+                Err(error) => {
+                    let Unanswered { reason, may_have_arrived } = Unanswered::from(&error);
+                    return Err(if may_have_arrived { unknown(reason) } else { not_sent(reason) });
+                }
+            };
         let arrived = self.read(response, over).await;
-        answer::judge(tool, &arrived, self.idempotent && permit.epoch() > 1)
+        let again = self.idempotent && permit.epoch() > 1;
+        answer::judge(tool, &arrived, Asked { reads: self.reads, again, repeats: permit.repeats() })
     }
 
     fn sending(

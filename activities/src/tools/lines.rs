@@ -6,6 +6,7 @@
 
 use std::{
     io::{Error, ErrorKind},
+    pin::pin,
     sync::{Arc, OnceLock},
 };
 
@@ -20,27 +21,47 @@ use tokio::{
     sync::Mutex,
 };
 
-use super::skim::{Answers, Skim, Skimmed};
+use super::{
+    send_by::{NothingSent, SendBy},
+    skim::{Answers, Skim, Skimmed},
+};
 
 /// Code of the error that stands for an answer over the limit. Its data are a [`TooLarge`].
 pub(super) const TOO_LARGE: i32 = -39_001;
 /// So many times its limit is read of one message, at most: more comes from a server that does not stop.
 const LIMITS_READ_MAX: u64 = 4;
+/// Where the key of an effect stands in a message.
+pub(super) const KEY_POINTER: &str = "/params/_meta/dev.mandate~1idempotency-key";
 /// How much of a line that is no message an error shows, in characters.
 const SHOWN_CHARS_MAX: usize = 120;
 
 /// Why a connection was given up. Empty while it stands, or when the other side closed it.
 #[derive(Debug, Clone, Default)]
-pub(super) struct GivenUp(Arc<OnceLock<String>>);
+pub(super) struct GivenUp(Arc<OnceLock<Why>>);
+
+/// Why this side could not go on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Why {
+    /// In words of ours.
+    pub(super) reason: String,
+    /// What the server wrote. Foreign text, which may hold content.
+    pub(super) wrote: String,
+}
+
+impl From<String> for Why {
+    fn from(reason: String) -> Self {
+        Self { reason, wrote: String::new() }
+    }
+}
 
 impl GivenUp {
     /// The reason.
-    pub(super) fn reason(&self) -> Option<&str> {
-        self.0.get().map(String::as_str)
+    pub(super) fn why(&self) -> Option<&Why> {
+        self.0.get()
     }
 
-    fn because(&self, reason: String) {
-        let _ = self.0.set(reason);
+    fn because(&self, why: impl Into<Why>) {
+        let _ = self.0.set(why.into());
     }
 }
 
@@ -53,6 +74,7 @@ pub(super) struct Lines<R, W> {
     thrown_away: Option<Skim>,
     write: Arc<Mutex<Option<W>>>,
     limit: usize,
+    send_by: SendBy,
     given_up: GivenUp,
 }
 
@@ -68,9 +90,9 @@ enum Read {
 
 impl<R: AsyncRead + Send + Unpin, W> Lines<R, W> {
     /// Takes the pipes. Messages of more than `limit` bytes are not held.
-    pub(super) fn new(read: R, write: W, limit: usize, given_up: GivenUp) -> Self {
+    pub(super) fn new(read: R, write: W, limit: usize, send_by: SendBy, given_up: GivenUp) -> Self {
         let (read, write) = (BufReader::new(read), Arc::new(Mutex::new(Some(write))));
-        Self { read, line: Vec::new(), thrown_away: None, write, limit, given_up }
+        Self { read, line: Vec::new(), thrown_away: None, write, limit, send_by, given_up }
     }
 
     /// Reads to the end of a line. May be cut off: between waiting and taking nothing is lost.
@@ -105,7 +127,7 @@ impl<R: AsyncRead + Send + Unpin, W> Lines<R, W> {
     }
 
     /// The message of the line that was read. None: there is none in it.
-    fn message(&mut self) -> Result<Option<RxJsonRpcMessage<RoleClient>>, String> {
+    fn message(&mut self) -> Result<Option<RxJsonRpcMessage<RoleClient>>, Why> {
         let line = std::mem::take(&mut self.line);
         let text = line.trim_ascii();
         if text.is_empty() {
@@ -115,9 +137,27 @@ impl<R: AsyncRead + Send + Unpin, W> Lines<R, W> {
             Ok(message) => Ok(Some(message)),
             // A notification of a kind that the library does not know, or a request that it cannot read.
             Err(_) if is_message(text) => Ok(None),
-            Err(_) => Err(format!("it wrote a line that is no JSON-RPC message: `{}`", shown(text))),
+            Err(_) => Err(Why { reason: "it wrote a line that is no JSON-RPC message".to_owned(), wrote: shown(text) }),
         }
     }
+}
+
+/// Writes a line, and counts what was written if it is cut off.
+async fn write_counted<W: AsyncWrite + Unpin>(write: &mut W, line: &[u8], written: &mut usize) -> Result<(), Error> {
+    let mut write = pin!(write);
+    while let Some(rest) = line.get(*written..).filter(|rest| !rest.is_empty()) {
+        match write.write(rest).await? {
+            0 => return Err(ErrorKind::WriteZero.into()),
+            more => *written += more,
+        }
+    }
+    write.flush().await
+}
+
+/// Whether nothing was sent of a message, by the error that sending it came to.
+pub(super) fn nothing_was_sent(error: &Error) -> Option<String> {
+    let refused = error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<NothingSent>);
+    (refused || error.kind() == ErrorKind::NotConnected).then(|| error.to_string())
 }
 
 /// Whether a line that could not be read is a message all the same, and answers nothing.
@@ -158,14 +198,30 @@ where
         &mut self,
         message: TxJsonRpcMessage<RoleClient>,
     ) -> impl Future<Output = Result<(), Self::Error>> + Send + 'static {
-        let write = Arc::clone(&self.write);
+        let (write, send_by, given_up) = (Arc::clone(&self.write), self.send_by.clone(), self.given_up.clone());
         async move {
-            let mut line = serde_json::to_vec(&message)?;
-            line.push(b'\n');
-            let mut write = write.lock().await;
-            let write = write.as_mut().ok_or_else(|| Error::new(ErrorKind::NotConnected, "it is closed"))?;
-            write.write_all(&line).await?;
-            write.flush().await
+            let message = serde_json::to_value(&message)?;
+            let line = format!("{message}\n").into_bytes();
+            let mut held = write.lock().await;
+            let write = held.as_mut().ok_or_else(|| Error::new(ErrorKind::NotConnected, "it is closed"))?;
+            let Some(key) = message.pointer(KEY_POINTER).and_then(Value::as_str) else {
+                write.write_all(&line).await?;
+                return write.flush().await;
+            };
+            // It has waited for its turn: only now it is known whether it may still go out.
+            let left = send_by.time_left(key).map_err(|nothing| Error::new(ErrorKind::TimedOut, nothing))?;
+            let mut written = 0;
+            let writing = tokio::time::timeout(left, write_counted(write, &line, &mut written)).await;
+            match writing {
+                Ok(done) => done,
+                Err(_) if written == 0 => Err(Error::new(ErrorKind::TimedOut, NothingSent::Late)),
+                Err(_) => {
+                    // Half a line is performed by nobody, and what comes next would stand behind it.
+                    given_up.because("it did not read a call in time".to_owned());
+                    held.take();
+                    Err(Error::new(ErrorKind::TimedOut, "a part of it was written in time"))
+                }
+            }
         }
     }
 
@@ -175,13 +231,13 @@ where
                 Ok(Read::Line) => self.message(),
                 Ok(Read::Skimmed(skimmed)) => Ok(too_large(&skimmed, self.limit)),
                 Ok(Read::End) => return None,
-                Err(reason) => Err(reason),
+                Err(reason) => Err(reason.into()),
             };
             match message {
                 Ok(Some(message)) => return Some(message),
                 Ok(None) => {}
-                Err(reason) => {
-                    self.given_up.because(reason);
+                Err(why) => {
+                    self.given_up.because(why);
                     return None;
                 }
             }
@@ -196,13 +252,16 @@ where
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, Instant};
+
     use super::*;
+    use crate::tools::Stop;
 
     const LIMIT: usize = 200;
 
     fn reading(text: &str) -> (Lines<&[u8], Vec<u8>>, GivenUp) {
         let given_up = GivenUp::default();
-        (Lines::new(text.as_bytes(), Vec::new(), LIMIT, given_up.clone()), given_up)
+        (Lines::new(text.as_bytes(), Vec::new(), LIMIT, SendBy::default(), given_up.clone()), given_up)
     }
 
     fn answer(id: u32, text: &str) -> String {
@@ -218,7 +277,11 @@ mod tests {
             assert_eq!(message.get("error"), expected.get("error"), "{message}");
         }
         assert!(lines.receive().await.is_none());
-        assert_eq!(given_up.reason(), reason, "{text}");
+        let why = given_up.why().map(|why| match why.wrote.as_str() {
+            "" => why.reason.clone(),
+            wrote => format!("{}: `{wrote}`", why.reason),
+        });
+        assert_eq!(why.as_deref(), reason, "{text}");
     }
 
     fn left_out(id: u32, bytes: usize, is_error: bool) -> Value {
@@ -253,6 +316,44 @@ mod tests {
     #[tokio::test]
     async fn a_notification_that_nobody_knows_is_passed_over() {
         let unknown = r#"{"jsonrpc":"2.0","method":"notifications/weather","params":{"sun":true}}"#;
-        check(&format!("{unknown}\n{}\n", answer(1, "a")), &[json!({ "id": 1 })], None).await;
+        // The library has a place for it, and nobody looks there.
+        check(&format!("{unknown}\n{}\n", answer(1, "a")), &[json!({}), json!({ "id": 1 })], None).await;
+    }
+
+    fn call(key: &str, bytes: usize) -> TxJsonRpcMessage<RoleClient> {
+        let arguments = json!({ "text": "x".repeat(bytes) });
+        let meta = json!({ "dev.mandate/idempotency-key": key });
+        let params = json!({ "name": "pay", "arguments": arguments, "_meta": meta });
+        serde_json::from_value(json!({ "jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": params })).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_call_that_got_its_turn_too_late_is_not_written() {
+        let (ours, theirs) = tokio::io::duplex(64);
+        let (send_by, given_up) = (SendBy::default(), GivenUp::default());
+        let mut lines = Lines::new(tokio::io::empty(), ours, LIMIT, send_by.clone(), given_up.clone());
+        let error = lines.send(call("a", 1)).await.unwrap_err();
+        assert!(nothing_was_sent(&error).is_some_and(|why| why.contains("the claim ran out")), "{error:?}");
+        let stopped =
+            send_by.let_out("b", Instant::now() + Duration::from_mins(1), &Stop::when(std::future::ready(())));
+        let error = lines.send(call("b", 1)).await.unwrap_err();
+        assert!(nothing_was_sent(&error).is_some_and(|why| why.contains("it was to stop")), "{error:?}");
+        drop((stopped, lines));
+        let mut written = String::new();
+        tokio::io::AsyncReadExt::read_to_string(&mut { theirs }, &mut written).await.unwrap();
+        assert_eq!((written.as_str(), given_up.why()), ("", None));
+    }
+
+    #[tokio::test]
+    async fn a_call_of_which_a_part_was_written_in_time_ends_the_connection() {
+        let (ours, _theirs) = tokio::io::duplex(64);
+        let (send_by, given_up) = (SendBy::default(), GivenUp::default());
+        let mut lines = Lines::new(tokio::io::empty(), ours, LIMIT, send_by.clone(), given_up.clone());
+        let _until = send_by.let_out("a", Instant::now() + Duration::from_millis(200), &Stop::default());
+        let error = lines.send(call("a", 1_000)).await.unwrap_err();
+        assert_eq!(nothing_was_sent(&error), None, "{error:?}");
+        assert_eq!(given_up.why().unwrap().reason, "it did not read a call in time");
+        let next = lines.send(call("b", 1)).await.unwrap_err();
+        assert!(nothing_was_sent(&next).is_some(), "{next:?}");
     }
 }

@@ -7,7 +7,7 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, Mutex as StdMutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -16,20 +16,23 @@ use std::{
 use mandate_domain::ToolName;
 use rmcp::{
     RoleClient, ServiceError,
-    model::{CallToolRequestParams, CallToolResponse, RequestMetaObject},
+    model::CallToolResponse,
     service::{Peer, RunningService},
     transport::{
         StreamableHttpClientTransport, common::client_side_sse::SseRetryPolicy,
         streamable_http_client::StreamableHttpClientTransportConfig,
     },
 };
-use serde_json::{Map, Value};
+use serde_json::Value;
 use tokio::sync::Mutex;
 
 use super::{
-    CallToolError, ToolAnswer, answer, mcp,
+    CallToolError, ToolAnswer, answer,
+    asks::{Governed, ServerAsks},
+    mcp,
     remote::Remote,
-    stop::{Patience, answered},
+    send_by::SendBy,
+    stop::answered,
 };
 use crate::governed::RecordedPermit;
 
@@ -39,9 +42,6 @@ use post::{PostError, Poster};
 
 /// How long a server may take to end a session.
 const CLOSE_LIMIT: Duration = Duration::from_secs(5);
-
-/// Until when each effect may be sent, by its key.
-type SendBy = Arc<StdMutex<BTreeMap<String, Instant>>>;
 
 /// A stream that breaks stays broken: a repeated request could be a repeated call.
 #[derive(Debug)]
@@ -56,8 +56,9 @@ impl SseRetryPolicy for Never {
 /// A connected server. Calls share it.
 #[derive(Debug)]
 pub(super) struct Connection {
+    client: Governed,
     peer: Peer<RoleClient>,
-    service: Mutex<Option<RunningService<RoleClient, mcp::Governed>>>,
+    service: Mutex<Option<RunningService<RoleClient, Governed>>>,
     input_schemas: BTreeMap<String, Value>,
     send_by: SendBy,
     spoiled: AtomicBool,
@@ -69,17 +70,17 @@ impl Connection {
         let send_by = SendBy::default();
         let headers = remote.headers().await.map_err(|error| error.to_string())?;
         let url = remote.egress().map_err(|error| error.to_string())?.url.as_str().to_owned();
-        let poster = Poster::new(Arc::clone(remote), headers, Arc::clone(&send_by));
+        let poster = Poster::new(Arc::clone(remote), headers, send_by.clone());
         let mut config = StreamableHttpClientTransportConfig::with_uri(url).reinit_on_expired_session(false);
         config.retry_config = Arc::new(Never);
         config.max_concurrent_requests = remote.calls_max();
         let transport = StreamableHttpClientTransport::with_client(poster, config);
-        let limit = remote.connect_limit();
-        let (service, input_schemas) = tokio::time::timeout(limit, mcp::greet(transport))
+        let (client, limit) = (Governed::default(), remote.connect_limit());
+        let (service, input_schemas) = tokio::time::timeout(limit, mcp::greet(client.clone(), transport))
             .await
             .map_err(|_| format!("no connection within {} s", limit.as_secs()))??;
         let (peer, spoiled) = (service.peer().clone(), AtomicBool::new(false));
-        Ok(Self { peer, service: Mutex::new(Some(service)), input_schemas, send_by, spoiled })
+        Ok(Self { client, peer, service: Mutex::new(Some(service)), input_schemas, send_by, spoiled })
     }
 
     /// Whether nothing may be sent on it any more.
@@ -97,33 +98,35 @@ impl Connection {
         &self,
         permit: &RecordedPermit,
         name: &ToolName,
-        tool: &str,
-        arguments: Map<String, Value>,
-        key: Option<String>,
-        patience: Patience<'_>,
+        request: mcp::Request<'_>,
     ) -> Result<ToolAnswer, CallToolError> {
         let not_sent = |reason: String| CallToolError::NotSent { tool: name.to_string(), reason };
         if self.is_closed() {
             return Err(not_sent("the connection to its server is gone".to_owned()));
         }
-        let mut params = CallToolRequestParams::new(tool.to_owned()).with_arguments(arguments);
         // Last thing before the bytes go out: after this moment another worker may hold the effect.
         permit.may_send().map_err(|error| not_sent(error.to_string()))?;
-        let _until = key.as_ref().map(|key| Until::set(&self.send_by, key, Instant::now() + permit.time_left()));
-        if let Some(key) = key {
-            let mut meta = RequestMetaObject::new();
-            meta.insert(mcp::IDEMPOTENCY_KEY.to_owned(), Value::String(key));
-            params.meta = Some(meta);
-        }
-        let ended = match answered(patience.over(), self.peer.call_tool_once(params)).await {
-            Ok(ended) => end_of(name, tool, ended),
-            Err(why) => Err(unknown(name, why)),
+        let key = request.key.as_ref();
+        let _until = key.map(|key| {
+            let until = Instant::now() + permit.time_left();
+            self.send_by.let_out(key, until, request.patience.stop)
+        });
+        let talk = self.client.begin(request.told);
+        let ended = match answered(request.patience.over(), self.peer.call_tool_once(request.params())).await {
+            Ok(ended) => {
+                if spoils(&ended) {
+                    self.spoiled.store(true, Ordering::SeqCst);
+                }
+                end_of(name, &request.tool, permit.repeats(), ended)
+            }
+            Err(why) => {
+                // What became of the connection is not known either.
+                self.spoiled.store(true, Ordering::SeqCst);
+                Err(unknown(name, why))
+            }
         };
-        if ended.is_err() {
-            // What became of the connection is not known either.
-            self.spoiled.store(true, Ordering::SeqCst);
-        }
-        ended
+        let asks = |asks| CallToolError::Asks { tool: name.to_string(), asks };
+        ended.and_then(|answer| talk.ended(answer).map_err(asks))
     }
 
     /// Ends the session, if there is one.
@@ -136,39 +139,40 @@ impl Connection {
     }
 }
 
-/// The time of one effect, while it is being called.
-struct Until {
-    send_by: SendBy,
-    key: String,
-}
-
-impl Until {
-    fn set(send_by: &SendBy, key: &str, until: Instant) -> Self {
-        send_by.lock().unwrap_or_else(PoisonError::into_inner).insert(key.to_owned(), until);
-        Self { send_by: Arc::clone(send_by), key: key.to_owned() }
-    }
-}
-
-impl Drop for Until {
-    fn drop(&mut self) {
-        self.send_by.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
-    }
-}
-
 fn unknown(name: &ToolName, reason: String) -> CallToolError {
-    CallToolError::OutcomeUnknown { tool: name.to_string(), reason }
+    CallToolError::unknown(name, reason)
+}
+
+/// Whether a connection is not used again after a call on it ended so: what became of it is not known, or its headers or its
+/// session are not taken any more.
+fn spoils(ended: &Result<CallToolResponse, ServiceError>) -> bool {
+    match ended {
+        Ok(CallToolResponse::Complete(_) | CallToolResponse::InputRequired(_)) | Err(ServiceError::McpError(_)) => {
+            false
+        }
+        Err(ServiceError::TransportSend(error)) => match post::cause(error.error.as_ref()) {
+            Some(PostError::NotSent(_) | PostError::Declined { .. }) => false,
+            Some(
+                PostError::NoSession | PostError::Broken(_) | PostError::Unavailable { .. } | PostError::Refused { .. },
+            )
+            | None => true,
+        },
+        Ok(_) | Err(_) => true,
+    }
 }
 
 fn end_of(
     name: &ToolName,
     tool: &str,
+    repeats: bool,
     ended: Result<CallToolResponse, ServiceError>,
 ) -> Result<ToolAnswer, CallToolError> {
     match ended {
         Ok(CallToolResponse::Complete(result)) => Ok(answer::read(result)),
-        Ok(CallToolResponse::InputRequired(_)) => {
-            Ok(answer::error(format!("error: `{tool}` asks for input, which is not supported")))
-        }
+        Ok(CallToolResponse::InputRequired(asked)) => match ServerAsks::read(asked) {
+            Ok(asks) => Err(CallToolError::Asks { tool: name.to_string(), asks: Box::new(asks) }),
+            Err(why) => Ok(answer::asks_in_vain(tool, &why)),
+        },
         // A task was accepted and may run: that is no refusal.
         Ok(CallToolResponse::Task(_)) => {
             Err(unknown(name, "it answers with a task, which is not supported".to_owned()))
@@ -178,7 +182,7 @@ fn end_of(
             Ok(answer::error(format!("error: the server refused the call: {} ({})", error.message, error.code.0)))
         }
         Err(ServiceError::TransportSend(error)) => match post::cause(error.error.as_ref()) {
-            Some(posted) => post_end(name, posted),
+            Some(posted) => post_end(name, repeats, posted),
             None => Err(unknown(name, "the connection broke".to_owned())),
         },
         Err(error) => Err(unknown(name, error.to_string())),
@@ -186,7 +190,7 @@ fn end_of(
 }
 
 /// What a request that was not answered as MCP answers came to.
-fn post_end(name: &ToolName, posted: &PostError) -> Result<ToolAnswer, CallToolError> {
+fn post_end(name: &ToolName, repeats: bool, posted: &PostError) -> Result<ToolAnswer, CallToolError> {
     let tool = name.to_string();
     match posted {
         PostError::NotSent(reason) => Err(CallToolError::NotSent { tool, reason: reason.clone() }),
@@ -200,6 +204,10 @@ fn post_end(name: &ToolName, posted: &PostError) -> Result<ToolAnswer, CallToolE
         }
         PostError::Unavailable { status, retry_after } => {
             Err(CallToolError::Unavailable { tool, status: *status, retry_after: *retry_after })
+        }
+        // It refuses this attempt, and says nothing of the one before it.
+        PostError::Refused { status } if repeats => {
+            Err(CallToolError::Unavailable { tool, status: *status, retry_after: None })
         }
         PostError::Refused { status } => {
             Ok(answer::error(format!("error: the server refused the call with status {status}")))

@@ -13,6 +13,9 @@ use crate::{
     egress::{Egress, LookUp},
 };
 
+/// Longest wait for a place among the calls of a server. An attempt has a minute beside the time of its tool.
+const PLACE_LIMIT: Duration = Duration::from_secs(30);
+
 /// A server.
 #[derive(Debug)]
 pub(super) struct Remote {
@@ -71,8 +74,9 @@ impl Remote {
         self.settings.speaks
     }
 
-    /// Waits for a place among the calls.
+    /// Waits for a place among the calls, and not so long that an attempt of the call would end meanwhile.
     pub(super) async fn place(&self, wait: Duration) -> Result<Place, PrepareToolError> {
+        let wait = wait.min(PLACE_LIMIT);
         let waiting = tokio::time::timeout(wait, Arc::clone(&self.calls).acquire_owned());
         let calls_max = self.settings.calls_max;
         let busy = || format!("all of its {calls_max} calls at a time were under way for {} s", wait.as_secs());

@@ -14,6 +14,9 @@ const KEPT_BYTES: usize = 2048;
 /// How much is read at once: a server that floods it must not be slowed down.
 const READ_BYTES: usize = 64 * 1024;
 
+/// How the supervisor says that a signal ended the program.
+const ENDED_BY: &str = "mandate sandbox-exec: the program was ended by SIG";
+
 /// The last 2 KiB.
 #[derive(Debug, Clone, Default)]
 pub(super) struct StderrTail(Arc<Mutex<VecDeque<u8>>>);
@@ -33,6 +36,16 @@ impl StderrTail {
         kept.extend(bytes);
         let excess = kept.len().saturating_sub(KEPT_BYTES);
         kept.drain(..excess);
+    }
+
+    /// What the supervisor said of the program's end: words of ours, which hold none of the server's content.
+    pub(super) fn of_the_supervisor(&self) -> Option<String> {
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let bytes: Vec<u8> = kept.iter().copied().collect();
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        let mut said = text.lines().filter_map(|line| line.strip_prefix(ENDED_BY));
+        let said = said.next_back()?;
+        Some(format!("ended by SIG{}", said.chars().filter(|c| !c.is_control()).take(200).collect::<String>()))
     }
 
     /// What is kept, on one line and without control characters. Foreign text.

@@ -26,7 +26,7 @@ impl Stop {
     }
 
     /// Whether it has come.
-    pub(super) fn is_asked(&self) -> bool {
+    pub(crate) fn is_asked(&self) -> bool {
         self.0.clone().is_some_and(|asked| asked.now_or_never().is_some())
     }
 
@@ -48,17 +48,21 @@ pub(super) struct Patience<'a> {
     pub(super) stop: &'a Stop,
 }
 
-impl Patience<'_> {
-    /// Waits until it is over, and says why.
-    pub(super) async fn over(self) -> String {
-        let stopped = async {
-            self.stop.asked().await;
-            tokio::time::sleep(STOP_GRACE).await;
+impl<'a> Patience<'a> {
+    /// Waits until it is over, and says why. It may be waited for again when it is: an answer comes in parts.
+    pub(super) fn over(&self) -> Shared<BoxFuture<'a, String>> {
+        let Self { limit, stop } = *self;
+        let over = async move {
+            let stopped = async {
+                stop.asked().await;
+                tokio::time::sleep(STOP_GRACE).await;
+            };
+            match tokio::time::timeout(limit, stopped).await {
+                Ok(()) => format!("it was to stop, and did not answer within {} s more", STOP_GRACE.as_secs()),
+                Err(_) => format!("no answer within {} s", limit.as_secs()),
+            }
         };
-        match tokio::time::timeout(self.limit, stopped).await {
-            Ok(()) => format!("it was to stop, and did not answer within {} s more", STOP_GRACE.as_secs()),
-            Err(_) => format!("no answer within {} s", self.limit.as_secs()),
-        }
+        over.boxed().shared()
     }
 }
 
@@ -84,6 +88,16 @@ mod tests {
     use std::future::ready;
 
     use super::*;
+
+    #[tokio::test]
+    async fn an_answer_that_comes_in_parts_is_waited_for_behind_the_limit_for_each_of_them() {
+        let stop = Stop::default();
+        let over = Patience { limit: Duration::from_millis(50), stop: &stop }.over();
+        let after = |ms| tokio::time::sleep(Duration::from_millis(ms));
+        assert_eq!(answered(over.clone(), after(200)).await, Ok(()), "within the last look");
+        assert_eq!(answered(over.clone(), after(100)).await, Ok(()), "the rest of it");
+        assert_eq!(answered(over, after(2_000)).await, Err("no answer within 0 s".to_owned()));
+    }
 
     #[tokio::test]
     async fn it_is_asked_when_its_future_is_ready_and_never_by_default() {

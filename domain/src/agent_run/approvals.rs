@@ -251,6 +251,9 @@ impl AgentRun {
         if let Some(open) = self.approvals.open_mut(id) {
             return Ok(open.request.call);
         }
+        if self.phase == Phase::Compensating {
+            return Err(format!("the run is ending, and `{id}` can no longer be decided"));
+        }
         let call =
             self.approvals.decided_call(id).ok_or_else(|| format!("no request `{id}` is pending in this run"))?;
         if self.approvals.late_reviews >= LATE_REVIEWS_MAX {
@@ -364,7 +367,7 @@ impl AgentRun {
     fn release(&mut self, call: ToolCallId, request: RequestId, commands: &mut Vec<Command>) {
         self.approvals.end_requests(call, commands);
         if self.is_waiting(call) && matches!(self.phase, Phase::Acting | Phase::Compensating) {
-            self.call_again(call, request, commands);
+            self.call_again(call, Some(request), commands);
         }
     }
 
@@ -377,7 +380,7 @@ impl AgentRun {
         if let Some(one) = self.calls.iter_mut().find(|one| one.id == call) {
             one.id = revision;
         }
-        self.call_again(revision, reviewing.request.clone(), commands);
+        self.call_again(revision, Some(reviewing.request.clone()), commands);
     }
 
     fn escalate(&mut self, reviewing: &Reviewing, arguments_shown: String, commands: &mut Vec<Command>) {
@@ -439,7 +442,16 @@ impl AgentRun {
         if let Some(ticket) = reviewing.ticket() {
             // It has no record of its own: a stop may have cancelled its review before that began.
             self.refuse_message(reason.clone());
-            commands.push(Command::Reply { ticket, answer: Answer::Refused { reason } });
+            commands.push(Command::Reply { ticket, answer: Answer::Refused { reason: reason.clone() } });
+        }
+        if self.phase == Phase::Compensating {
+            // Others may still be undone.
+            if self.is_waiting(call) {
+                self.approvals.end_requests(call, commands);
+                self.note_not_undone(call, &reason);
+                self.set_call(call, CallState::Abandoned);
+            }
+            return Ok(());
         }
         self.begin_stop(Stop::after(failure), commands);
         // A run that was ending already, by its answer, may hold decisions that nothing will review now.

@@ -43,7 +43,7 @@ pub enum CallState {
     Asked,
     /// It would be called, and the run is paused.
     Held {
-        /// The request that released it, on the second walk.
+        /// The request that released it, on a further walk.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         released_by: Option<RequestId>,
     },
@@ -364,9 +364,8 @@ impl AgentRun {
         }
     }
 
-    /// Walks the path a second time, after the people decided.
-    pub(super) fn call_again(&mut self, id: ToolCallId, released_by: RequestId, commands: &mut Vec<Command>) {
-        let released_by = Some(released_by);
+    /// Walks the path once more, after people decided or answered.
+    pub(super) fn call_again(&mut self, id: ToolCallId, released_by: Option<RequestId>, commands: &mut Vec<Command>) {
         if self.paused {
             self.set_call(id, CallState::Held { released_by });
         } else {

@@ -188,4 +188,6 @@ pub struct Closing {
     pub unknown_outcomes: Vec<ToolCallId>,
     /// Who halted the run.
     pub halted_by: Option<HaltRequest>,
+    /// The halt that ended the undoing of what the run did.
+    pub undoing_halted_by: Option<HaltRequest>,
 }

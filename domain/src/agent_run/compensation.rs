@@ -8,7 +8,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{AgentRun, Call, CallState, Command, Moment, Phase};
+use super::{AgentRun, Call, CallState, Command, HaltRequest, Moment, Phase, Stop};
 use crate::{
     ToolCallId, ToolCallOutcome,
     compensation::{CompensateOn, UndoState, UndoSummary, UndoneCall},
@@ -31,6 +31,9 @@ pub(super) struct Compensation {
     /// What is known of undos that came to an end.
     #[serde(default)]
     ended: Vec<(ToolCallId, UndoState, Option<String>)>,
+    /// Why it was stopped, where somebody did.
+    #[serde(default)]
+    stopped: Option<Stop>,
 }
 
 impl Compensation {
@@ -109,7 +112,15 @@ impl AgentRun {
 
     /// Undoes the next call when the one before has come to its end. Behind the last one the run is closed.
     pub(super) fn compensate_next(&mut self, moment: Moment, commands: &mut Vec<Command>) {
-        if self.undo_calls().any(|call| !has_ended(&call.state)) {
+        let waits = self.undo_calls().any(|call| !has_ended(&call.state));
+        // What people said meanwhile is reviewed before anything ends, there or here.
+        if moment.history_is_long && (waits || self.left_to_undo() > 0 || self.anything_said()) {
+            if self.notices_put_off(commands) {
+                commands.push(Command::ContinueAsNew);
+            }
+            return;
+        }
+        if waits {
             return;
         }
         let Some((call, undo)) = self.compensation.left.as_mut().and_then(Vec::pop) else {
@@ -128,7 +139,8 @@ impl AgentRun {
     }
 
     /// Ends undoing: one that is under way comes to its end, and what is left is not undone.
-    pub(super) fn stop_compensation(&mut self, commands: &mut Vec<Command>) {
+    pub(super) fn stop_compensation(&mut self, stop: Stop, commands: &mut Vec<Command>) {
+        self.compensation.stopped.get_or_insert(stop);
         while let Some((call, undo)) = self.compensation.left.as_mut().and_then(Vec::pop) {
             self.add_undo(call.undone_by(), undo, CallState::Abandoned);
         }
@@ -152,12 +164,22 @@ impl AgentRun {
         self.compensation.left.as_ref().map_or(0, Vec::len)
     }
 
+    fn why_stopped(&self) -> String {
+        let detail = self.compensation.stopped.as_ref().and_then(|stop| stop.detail.as_deref());
+        detail.map_or_else(|| STOPPED.to_owned(), |detail| format!("{STOPPED}: {detail}"))
+    }
+
+    /// Who halted the run once more, to end its undoing.
+    pub(super) fn undoing_halted_by(&self) -> Option<HaltRequest> {
+        self.compensation.stopped.as_ref().and_then(Stop::halted_by)
+    }
+
     fn undone_by(&self, undo: &Call) -> Option<UndoneCall> {
         let known = self.compensation.ended.iter().find(|(id, ..)| *id == undo.id);
         let (state, reason) = match (&undo.state, known) {
             (CallState::Unknown { reason }, _) => (UndoState::Unknown, Some(reason.clone())),
             (CallState::Ended { .. } | CallState::Abandoned, Some((_, state, reason))) => (*state, reason.clone()),
-            (CallState::Ended { .. } | CallState::Abandoned, None) => (UndoState::NotUndone, Some(STOPPED.to_owned())),
+            (CallState::Ended { .. } | CallState::Abandoned, None) => (UndoState::NotUndone, Some(self.why_stopped())),
             (
                 CallState::Calling
                 | CallState::Waiting

@@ -6,6 +6,9 @@ use serde::{Deserialize, Serialize};
 use super::{AgentRun, Answer, CallState, Closing, Command, Failure, HaltRequest, Phase, UnexpectedEvent, call};
 use crate::{Content, EndReason, PerformedCall, RunState, ToolCallId};
 
+/// Halts that come in so soon after each other are one wish.
+const HALTS_AT_ONCE_MS: u64 = 10_000;
+
 /// Why a run stops.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Stop {
@@ -35,6 +38,10 @@ impl Stop {
         self.waits_for_effect
     }
 
+    pub(super) fn halted_by(&self) -> Option<HaltRequest> {
+        self.halted_by.clone()
+    }
+
     pub(super) fn effect_ended(&mut self) {
         self.waits_for_effect = false;
     }
@@ -42,9 +49,20 @@ impl Stop {
 
 impl AgentRun {
     pub(super) fn halt_requested(&mut self, halt: HaltRequest, commands: &mut Vec<Command>) {
+        if self.phase == Phase::Compensating && self.is_halted_at_once_with(&halt) {
+            // Two who halted the run: neither meant to keep it from undoing what it did.
+            return;
+        }
         let detail = format!("halted by {}", halt.claimed_by());
         let stop = Stop { halted_by: Some(halt), ..Stop::of(EndReason::Halted, Some(detail)) };
         self.begin_stop(stop, commands);
+    }
+
+    /// Whether another halt has come in with this one, as people send it who see the same.
+    fn is_halted_at_once_with(&self, halt: &HaltRequest) -> bool {
+        let at = |halt: &HaltRequest| halt.arrival.as_ref().map(|arrival| arrival.at_ms);
+        let first = self.stop.as_ref().and_then(|stop| stop.halted_by.as_ref()).and_then(at);
+        first.zip(at(halt)).is_some_and(|(first, second)| second.saturating_sub(first) < HALTS_AT_ONCE_MS)
     }
 
     /// Stops the run, unless it is ending already. Nothing new begins; what is under way comes to its end.
@@ -52,7 +70,7 @@ impl AgentRun {
         let waits_for_effect = match self.phase {
             Phase::Opening | Phase::Thinking => true,
             Phase::Acting | Phase::Resting => false,
-            Phase::Compensating => return self.stop_compensation(commands),
+            Phase::Compensating => return self.stop_compensation(stop, commands),
             Phase::Stopping | Phase::Closing | Phase::Finished => return,
         };
         self.stop = Some(Stop { waits_for_effect, ..stop });
@@ -118,7 +136,8 @@ impl AgentRun {
             usage: self.usage,
             abandoned: self.abandoned(),
             unknown_outcomes: call::unknown(&self.calls),
-            halted_by: self.stop.as_ref().and_then(|stop| stop.halted_by.clone()),
+            halted_by: self.stop.as_ref().and_then(Stop::halted_by),
+            undoing_halted_by: self.undoing_halted_by(),
         })));
     }
 

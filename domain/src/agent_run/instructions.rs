@@ -176,7 +176,9 @@ impl AgentRun {
     /// Whether an instruction is about something that waits for it.
     fn fits(&self, instruction: &Instruction) -> Result<(), Answer> {
         let refused = |reason: String| Err(Answer::Refused { reason });
-        if !matches!(self.phase, Phase::Opening | Phase::Thinking | Phase::Acting | Phase::Resting) {
+        // What undoes a call may ask, too.
+        let undoes = self.phase == Phase::Compensating && matches!(instruction, Instruction::Answer { .. });
+        if !undoes && !matches!(self.phase, Phase::Opening | Phase::Thinking | Phase::Acting | Phase::Resting) {
             return refused(ENDING.to_owned());
         }
         if self.instructions.queue.len() >= QUEUE_MAX || json_bytes(&self.instructions.queue) >= QUEUE_BYTES_MAX {
@@ -278,6 +280,13 @@ impl AgentRun {
                 }
                 Answer::Accepted { detail: note.unwrap_or_else(|| format!("`{question}` is answered")) }
             }
+            (Instruction::Answer { question, .. }, InstructionReview::GoesOn) => {
+                if let Some(call) = self.questions.call_of(&question) {
+                    self.questions.end(&question, commands);
+                    self.call_again(call, None, commands);
+                }
+                Answer::Accepted { detail: format!("`{question}` is answered, and its call goes on") }
+            }
             (Instruction::Steer { .. }, InstructionReview::Taken { message }) => {
                 self.instructions.undelivered.extend(message.map(|message| message.address));
                 Answer::Accepted { detail: "the agent reads it at its next turn".to_owned() }
@@ -297,9 +306,23 @@ impl AgentRun {
                 | Instruction::Steer { .. }
                 | Instruction::Pause
                 | Instruction::Resume,
-                InstructionReview::Taken { .. } | InstructionReview::Settled { .. },
+                InstructionReview::Taken { .. } | InstructionReview::Settled { .. } | InstructionReview::GoesOn,
             ) => Answer::Refused { reason: "the review does not fit the instruction".to_owned() },
         }
+    }
+
+    /// The question that a word is about, and the undo that asks it.
+    fn asked_by_an_undo(&self, word: &Word) -> Option<(QuestionId, ToolCallId)> {
+        let question = match word {
+            Word::Expiry { question } => question,
+            Word::Sent { sent, .. } => match &sent.instruction {
+                Instruction::Answer { question, .. } => question,
+                Instruction::Resolve { .. } | Instruction::Steer { .. } | Instruction::Pause | Instruction::Resume => {
+                    return None;
+                }
+            },
+        };
+        Some((question.clone(), self.questions.call_of(question).filter(|call| call.undo)?))
     }
 
     fn end_by_word(&mut self, call: ToolCallId, outcome: ToolCallOutcome) {
@@ -321,7 +344,7 @@ impl AgentRun {
             InstructionReview::Refused { reason } => {
                 self.set_call(call, CallState::Unknown { reason });
             }
-            InstructionReview::Taken { .. } => {
+            InstructionReview::Taken { .. } | InstructionReview::GoesOn => {
                 let reason = "the end of a question was answered as if it were an instruction".to_owned();
                 self.set_call(call, CallState::Unknown { reason });
             }
@@ -335,6 +358,19 @@ impl AgentRun {
         commands: &mut Vec<Command>,
     ) -> Result<(), UnexpectedEvent> {
         let Queued { word, .. } = self.take_reviewing(ticket, "InstructionFailed")?;
+        if self.phase == Phase::Compensating
+            && let Some((question, call)) = self.asked_by_an_undo(&word)
+        {
+            // Others may still be undone.
+            self.questions.end(&question, commands);
+            self.note_not_undone(call, &failure.detail());
+            self.set_call(call, CallState::Abandoned);
+            if let Word::Sent { sent, .. } = word {
+                let answer = Answer::Refused { reason: failure.detail() };
+                self.reply_to_sender(ticket, sent.sender.message_id, answer, commands);
+            }
+            return Ok(());
+        }
         if let Word::Sent { sent, .. } = word {
             let reason = format!("the instruction could not be recorded and does not count: {}", failure.detail());
             // It has no record of its own: a stop may have cancelled its review before that began.

@@ -1,6 +1,6 @@
 //! What others may know of a run: the state that a Temporal user sees, counters, what waits, the result so far.
 
-use super::{AgentRun, Call, Phase, WaitingQuestion, WaitingRequest, call};
+use super::{AgentRun, Call, CallState, Phase, WaitingQuestion, WaitingRequest, call};
 use crate::{
     AgentName, AgentResult, ChainHead, GroupName, OpenedRun, PersonId, RunLimits, RunState, Usage, audit::Proof,
 };
@@ -14,7 +14,11 @@ impl AgentRun {
             Phase::Opening | Phase::Thinking | Phase::Resting | Phase::Stopping => RunState::Running,
             Phase::Closing | Phase::Finished => self.terminal_state(),
             Phase::Acting => call::state_of(&self.calls.iter()),
-            Phase::Compensating => call::state_of(&self.undo_calls()),
+            // An undo of which nobody knows does not wait for a person.
+            Phase::Compensating => {
+                let open = self.undo_calls().filter(|call| !matches!(call.state, CallState::Unknown { .. }));
+                call::state_of(&open)
+            }
         }
     }
 
@@ -116,6 +120,12 @@ impl AgentRun {
     #[must_use]
     pub fn refused_messages(&self) -> (u64, Option<&str>) {
         (self.refused_messages, self.last_refusal.as_deref())
+    }
+
+    /// Whether people may still say what became of a call.
+    #[must_use]
+    pub fn takes_words(&self) -> bool {
+        matches!(self.phase, Phase::Acting | Phase::Resting)
     }
 
     /// Whether nothing can follow.

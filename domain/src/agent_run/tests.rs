@@ -155,6 +155,14 @@ pub(super) fn told(ticket: Ticket, instruction: Instruction) -> Event {
     Event::InstructionReceived { ticket, sent: SentInstruction { instruction, sender }, arrival }
 }
 
+/// Another halt, by somebody who has seen that the run undoes what it did.
+pub(super) fn halt_once_more(after_ms: u64) -> Event {
+    let sender = Sender { by: Some(person("otto")), ..Sender::default() };
+    let first = arrival("halt", 2);
+    let arrival = Some(Arrival { at_ms: first.at_ms + after_ms, ..first });
+    Event::HaltRequested(HaltRequest { sender, arrival })
+}
+
 pub(super) fn halt() -> Event {
     let sender = Sender { by: Some(person("olga")), ..Sender::default() };
     Event::HaltRequested(HaltRequest { sender, arrival: Some(arrival("halt", 1)) })

@@ -43,7 +43,7 @@ pub(super) fn model_says(scenario: &Scenario, replies: &[&str]) {
 /// Has the tool's server do something after a refund was paid and before that is answered.
 pub(super) fn before_it_answers(scenario: &Scenario, action: &str) {
     let server = mandate_tests::program("refunds-mcp");
-    let answered = format!("case \"$line\" in *refund_id*) {action};; esac");
+    let answered = format!("case \"$line\" in *rf-0*) {action};; esac");
     let script = format!(
         "'{}' --database var/payments.db | while IFS= read -r line; do {answered}; printf '%s\\n' \"$line\"; done",
         server.display()

@@ -293,6 +293,7 @@ pub(super) async fn call_of_a_closed_run(scenario: &Scenario) -> Held {
             abandoned: Vec::new(),
             unknown_outcomes: Vec::new(),
             halted_by: None,
+            undoing_halted_by: None,
         };
         answered(puppet.asks(Ask::Close(closing)).await?)?;
         let call = answered(puppet.call("t1.0").await?)?;
@@ -303,6 +304,28 @@ pub(super) async fn call_of_a_closed_run(scenario: &Scenario) -> Held {
     })
     .await?;
     untouched(scenario).await?;
+    intrusion(scenario, "the run has ended").await
+}
+
+/// A run that goes on has its refund taken back, as if it had failed, and would refund once more behind that.
+pub(super) async fn call_behind_an_undo(scenario: &Scenario) -> Held {
+    crate::compensation::can_be_taken_back(scenario, "");
+    let cancelled = with_rogue(scenario, &scenario.name, async {
+        let puppet = proposed(scenario, &[SMALL, SMALL]).await?;
+        answered(puppet.call("t1.0").await?)?;
+        paid(scenario, 1).await?;
+        answered(puppet.call("t1.0u").await?)?;
+        let cancelled = scenario.cancellations().await.len();
+        let call = answered(puppet.call("t1.1").await?)?;
+        never(call["refusal"]["kind"] != "run_ended", format!("not refused: {call}"))?;
+        let transcript = puppet.transcript.clone().ok_or("no transcript")?;
+        let turn = puppet.invoke(2, &transcript).await?;
+        never(format!("{turn:?}").contains("replied"), format!("the model was asked: {turn:?}"))?;
+        Ok::<_, String>(cancelled)
+    })
+    .await?;
+    never(cancelled != 1, format!("{cancelled} refunds were taken back"))?;
+    paid(scenario, 1).await?;
     intrusion(scenario, "the run has ended").await
 }
 

@@ -21,16 +21,16 @@ async fn enlarge(world: &World, items: &str) {
 /// What the model is told as the result of the last call.
 async fn told(world: &World, run: &Run<'_>) -> String {
     let messages = world.store.transcript("acme", &run.transcript).await.unwrap();
-    let results = messages.into_iter().filter_map(|message| match message {
+    let mut results = messages.into_iter().filter_map(|message| match message {
         Message::Tool { text, .. } => Some(text),
         Message::System { .. } | Message::User { .. } | Message::Assistant { .. } => None,
     });
-    results.last().unwrap()
+    results.next_back().unwrap()
 }
 
 #[tokio::test]
 async fn a_large_result_is_a_reference_in_history_its_beginning_for_the_model_and_pages_for_the_rest() {
-    let replies: Vec<String> = [READ.to_owned(), page("t1.0", 1), page("t1.0", 3), page("t1.0", 4)]
+    let replies: Vec<String> = [READ.to_owned(), page("t1.0", 1), page("t1.0", 2), page("t1.0", 3), page("t1.0", 4)]
         .iter()
         .map(|call| format!("calls = [{call}]"))
         .chain(["text = \"Done.\"".to_owned()])
@@ -53,19 +53,21 @@ async fn a_large_result_is_a_reference_in_history_its_beginning_for_the_model_an
     run.turn().await;
     let first = told(&world, &run).await;
     assert!(first.len() <= 20_000, "{}", first.len());
-    let word = format!(" of the {} bytes of this result; `read_result` with call `t1.0` reads all of it", result.bytes);
-    assert!(first.contains(&word), "{}", &first[first.len() - 200..]);
+    let told_whole =
+        format!(" of the {} bytes of this result; `read_result` with call `t1.0` reads all of it", result.bytes);
+    assert!(first.contains(&told_whole), "{}", &first[first.len() - 200..]);
 
     let mut read = String::new();
-    for (turn, number) in [(2, 1), (3, 3)] {
+    for (turn, number) in [(2, 1), (3, 2), (4, 3)] {
         run.returned(&format!("t{turn}.0")).await;
         run.turn().await;
         let page: Value = serde_json::from_str(&told(&world, &run).await).unwrap();
         assert_eq!((&page["page"], &page["pages"], &page["bytes"]), (&json!(number), &json!(3), &json!(result.bytes)));
         read += page["text"].as_str().unwrap();
     }
-    assert!(read.starts_with('{') && read.ends_with('}'), "the first and the last page");
-    let beyond = run.call("t4.0").await;
+    assert_eq!(read.len() as u64, result.bytes, "nothing is left out, and nothing is there twice");
+    assert!(read.starts_with('{') && read.ends_with('}') && read.matches('ä').count() == 12_000);
+    let beyond = run.call("t5.0").await;
     let ToolCallOutcome::Returned { result, is_error: true } = &beyond else { panic!("{beyond:?}") };
     assert_eq!(result.shown(), "error: the result of call `t1.0` has 3 page(s)");
 }

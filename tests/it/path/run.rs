@@ -124,6 +124,7 @@ impl From<ReviewInstructionOutput> for Told {
         let (settled, refused, message) = match output.review {
             InstructionReview::Settled { outcome, note } => (Some(outcome), note, None),
             InstructionReview::Refused { reason } => (None, Some(reason), None),
+            InstructionReview::GoesOn => (None, None, None),
             InstructionReview::Taken { message } => (None, None, message.map(|message| message.address)),
         };
         Self { settled, refused, message, audit: output.audit }
@@ -350,6 +351,7 @@ impl<'w> Run<'w> {
             abandoned: Vec::new(),
             unknown_outcomes: Vec::new(),
             halted_by: None,
+            undoing_halted_by: None,
         }
     }
 

@@ -19,6 +19,7 @@ use mandate_domain::{
 use mandate_tests::{On, StoreFile, keys};
 use mandate_worker::{bundle, config::Config};
 use nix::{
+    errno::Errno,
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
@@ -283,11 +284,6 @@ impl World {
         assert_eq!(done.rows_affected(), 1);
     }
 
-    /// The run that every test has.
-    pub(super) fn chain(&self) -> RunChain {
-        RunChain { workflow_id: WORKFLOW_ID.to_owned(), first_run_id: RUN_ID.to_owned() }
-    }
-
     /// What the records of a chain say, which verifies.
     pub(super) async fn bodies(&self, chain: &RunChain) -> Vec<RecordBody> {
         self.records(chain).await.into_iter().map(|record| record.body).collect()
@@ -365,7 +361,9 @@ impl World {
 
     pub(super) fn signal_server(&self, signal: Signal) {
         let text = std::fs::read_to_string(self.folder.path().join("var/pid")).unwrap();
-        kill(Pid::from_raw(text.trim().parse().unwrap()), signal).unwrap();
+        let sent = kill(Pid::from_raw(text.trim().parse().unwrap()), signal);
+        // With its worker it may have gone already.
+        assert!(sent.is_ok() || (signal == Signal::SIGKILL && sent == Err(Errno::ESRCH)), "{sent:?}");
     }
 }
 
@@ -393,4 +391,9 @@ pub(super) fn environment(activities: AgentActivities, task: Task) -> ActivityEn
         .started_time(Some(UNIX_EPOCH + task.started))
         .build();
     ActivityEnvironment::builder().register_activities(activities).info(info).build()
+}
+
+/// The run that every test has.
+pub(super) fn chain() -> RunChain {
+    RunChain { workflow_id: WORKFLOW_ID.to_owned(), first_run_id: RUN_ID.to_owned() }
 }

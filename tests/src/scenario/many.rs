@@ -18,7 +18,7 @@ use temporalio_common::{
     },
 };
 
-use crate::{AGENT, History, LONG_FOR_MANY, Scenario, database, until_within};
+use crate::{AGENT, History, LONG_FOR_MANY, Scenario, until_within};
 
 /// How a person sends a decision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -184,11 +184,5 @@ impl Scenario {
             .run_id(run_id)
             .build()
             .bind_untyped(self.server.client.clone())
-    }
-
-    /// Raises what an order was worth, so that many runs can be paid from it. Before any worker.
-    pub async fn raise_order(&self, order: &'static str) {
-        let statement = "UPDATE orders SET total_cents = 1000000000 WHERE order_id = $1";
-        assert_eq!(database::change(&self.new_payments().await, statement, order).await, 1);
     }
 }

@@ -21,6 +21,16 @@ impl Scenario {
         self.calls("read_order").await
     }
 
+    /// Refunds that were taken back in the system of record, in that order.
+    pub async fn cancellations(&self) -> Vec<String> {
+        database::cancellations(&self.path("var/payments.db")).await
+    }
+
+    /// Requests to take a refund back that it received.
+    pub async fn cancel_calls(&self) -> Vec<Call> {
+        self.calls("cancel_refund").await
+    }
+
     async fn calls(&self, tool: &str) -> Vec<Call> {
         let calls = database::calls(&self.path("var/payments.db")).await;
         calls.into_iter().filter(|call| call.tool == tool).collect()
@@ -39,6 +49,12 @@ impl Scenario {
     /// Puts a customer into the system of record.
     pub async fn customer(&self, customer: &str, name: &str, email: &str) {
         database::add_customer(&self.new_payments().await, customer, name, email).await;
+    }
+
+    /// Raises what an order was worth, so that many runs can be paid from it. Before any worker.
+    pub async fn raise_order(&self, order: &'static str) {
+        let statement = "UPDATE orders SET total_cents = 1000000000 WHERE order_id = $1";
+        assert_eq!(database::change(&self.new_payments().await, statement, order).await, 1);
     }
 
     /// The system of record before any worker: the server makes its file, then sees that nobody is there.

@@ -4,7 +4,7 @@ use mandate_workflows::reconcile::Reconciled;
 use serde_json::Value;
 use temporalio_client::RpcOptions;
 
-use crate::{Call, Scenario, database, until};
+use crate::{Scenario, until};
 
 impl Scenario {
     /// Lets workers make the schedule of the reconciler. It comes by itself once a day: tests ask for it.
@@ -41,16 +41,6 @@ impl Scenario {
         let result = ["workflow", "result", "--workflow-id", &workflow_id, "--run-id", &run_id, "-o", "json"];
         let said: Value = serde_json::from_str(&self.temporal(&result).await.ok()).expect("JSON");
         serde_json::from_value(said["result"].clone()).unwrap_or_else(|error| panic!("{error}: {said}"))
-    }
-
-    /// Refunds that were taken back in the system of record, in that order.
-    pub async fn cancellations(&self) -> Vec<String> {
-        database::cancellations(&self.path("var/payments.db")).await
-    }
-
-    /// Requests to take a refund back that it received.
-    pub async fn cancel_calls(&self) -> Vec<Call> {
-        self.calls("cancel_refund").await
     }
 
     /// Triggers the schedule until a comparison closes a run.

@@ -57,6 +57,9 @@ pub(super) fn read(problems: &Problems, folder: &Path, known: &Known<'_>) -> BTr
     agents
 }
 
+/// Most calls of an agent whose effects are undone: a run carries along what there is to undo, and names each.
+const UNDONE_MAX: u32 = 500;
+
 fn read_agent(problems: &Problems, folder: &Path, path: &Path, known: &Known<'_>) -> Option<AgentDefinition> {
     let file = path.join(AGENT_FILE);
     if !folder.join(&file).exists() {
@@ -99,8 +102,8 @@ fn read_definition(table: &mut Table<'_>, known: &Known<'_>) -> Option<AgentDefi
     let escalation_path = table.required_text("escalation_path");
     let model = read_model(table, &known.root.models.written);
     let tools = read_tools(table, &known.tools.written);
-    let compensate = read_compensate(table, tools.as_deref().unwrap_or_default(), known.tools);
     let limits = limits::read(table.table("limits"), &Base::NoMoreThan(known.root.limits));
+    let compensate = read_compensate(table, tools.as_deref().unwrap_or_default(), known.tools, limits.tool_calls_max);
     Some(AgentDefinition {
         name: AgentName::parse("tenant/unit/agent").ok()?,
         purpose: purpose?.value,
@@ -122,6 +125,7 @@ fn read_compensate(
     table: &mut Table<'_>,
     offered: &[ToolName],
     tools: &Named<ToolName, ToolDefinition>,
+    tool_calls_max: u32,
 ) -> Vec<CompensateOn> {
     let Some(words) = table.texts("compensate") else { return Vec::new() };
     let mut kinds = BTreeSet::new();
@@ -139,6 +143,17 @@ fn read_compensate(
     if !kinds.is_empty() && all_read && !offered.iter().any(undoes) {
         let message = "`compensate` undoes nothing: none of the agent's tools has an `[undo]`";
         table.problems.at(&words.place, message, "nothing to undo", None);
+    }
+    if !kinds.is_empty() && tool_calls_max > UNDONE_MAX {
+        let message = format!(
+            "an agent with `compensate` makes at most {UNDONE_MAX} tool calls, and {tool_calls_max} are allowed"
+        );
+        table.problems.at(
+            &words.place,
+            message,
+            "too many to undo",
+            Some("set `tool_calls_max` in `[limits]`".to_owned()),
+        );
     }
     kinds.into_iter().collect()
 }

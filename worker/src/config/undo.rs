@@ -90,8 +90,13 @@ fn unfit(tool: &ToolDefinition, by: &ToolDefinition, name: &str, pointer: &str) 
         let known = properties(&tool.input_schema).is_some_and(|known| known.contains_key(&first));
         return (!known).then(|| (format!("tool `{}` has no argument `{first}`", tool.name), "no such argument"));
     }
-    if pointer == "/result" || pointer.starts_with("/result/") {
+    if pointer.starts_with("/result/") {
         return None;
+    }
+    if pointer == "/result" {
+        // Where a tool did not answer itself, a sentence of the runtime stands in its place.
+        let message = format!("`{name}` is taken from all of the result: name a field of it, such as `/result/id`");
+        return Some((message, "no field of the result"));
     }
     let message = format!("`{name}` is taken from `{pointer}`, which is neither in `/arguments` nor in `/result`");
     Some((message, "not a place in the call"))

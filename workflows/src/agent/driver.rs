@@ -324,7 +324,8 @@ impl Driver<'_> {
     }
 
     fn stay(&mut self) {
-        let commands = self.ctx.state_mut(|state| state.run.as_mut().map(AgentRun::stay));
+        let moment = self.moment();
+        let commands = self.ctx.state_mut(|state| state.run.as_mut().map(|run| run.stay(moment)));
         self.carry_out(commands.unwrap_or_default());
     }
 

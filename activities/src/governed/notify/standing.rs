@@ -90,6 +90,8 @@ pub(super) mod tests {
             expires_ms: 1_795_254_720_000,
             asked: r#"{"question":"Refund him?"}"#.to_owned(),
             state,
+            server: None,
+            answer: None,
         }
     }
 

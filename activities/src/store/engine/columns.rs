@@ -125,6 +125,7 @@ rows_of!(A B C D E);
 rows_of!(A B C D E F);
 rows_of!(A B C D E F G);
 rows_of!(A B C D E F G H);
+rows_of!(A B C D E F G H I);
 rows_of!(A B C D E F G H I J K L);
 
 #[cfg(test)]

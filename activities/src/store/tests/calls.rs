@@ -248,8 +248,10 @@ async fn a_call_asks_one_question_and_has_a_last_revision(on: On) {
     let home = Home::new(on).await;
     let store = opened(&home).await;
     let mut tx = store.begin(&chain()).await.unwrap();
-    let question = tx.make_question(CALL, &address("a"), "{}", 9_000).await.unwrap();
-    assert_eq!(tx.make_question(CALL, &address("a"), "{}", 10_000).await.unwrap(), question);
+    let input = address("a");
+    let asks = |expires_ms| NewQuestion { call: CALL, input: &input, asked: "{}", expires_ms, server: None };
+    let question = tx.make_question(asks(9_000)).await.unwrap();
+    assert_eq!(tx.make_question(asks(10_000)).await.unwrap(), question);
     tx.set_question_state(&question.id, QuestionState::Answered).await.unwrap();
     assert_eq!(tx.question_by_ordinal(1).await.unwrap().unwrap().state, QuestionState::Answered);
     let request = RequestId::parse("r1-aaaaaa").unwrap();
@@ -262,6 +264,26 @@ async fn a_call_asks_one_question_and_has_a_last_revision(on: On) {
     assert_eq!(tx.last_revision(CALL).await.unwrap(), CALL.revised());
     tx.commit().await.unwrap();
     assert_eq!(store.revision(&chain(), CALL.revised()).await.unwrap().unwrap().arguments, arguments);
+}
+
+async fn a_server_asks_again_when_it_is_answered(on: On) {
+    let home = Home::new(on).await;
+    let store = opened(&home).await;
+    let mut tx = store.begin(&chain()).await.unwrap();
+    let input = address("a");
+    let asks = NewQuestion { call: CALL, input: &input, asked: "{}", expires_ms: 9_000, server: Some("{}") };
+    let first = tx.make_question(asks).await.unwrap();
+    assert_eq!(tx.make_question(asks).await.unwrap(), first, "it waits");
+    tx.answer_server(&first.id, "yes").await.unwrap();
+    let answered = tx.question_of_call(CALL).await.unwrap().unwrap();
+    assert_eq!((answered.state, answered.answer.as_deref()), (QuestionState::Answered, Some("yes")));
+    let second = tx.make_question(asks).await.unwrap();
+    assert_ne!(second.id, first.id);
+    assert_eq!(tx.question_of_call(CALL).await.unwrap().unwrap(), second, "the last one");
+    assert_eq!(tx.questions_of_call(CALL).await.unwrap(), 2);
+    assert_eq!(tx.question(&first.id).await.unwrap().unwrap().answer.as_deref(), Some("yes"));
+    let unknown = QuestionId::parse("q9-000000").unwrap();
+    assert!(matches!(tx.answer_server(&unknown, "yes").await, Err(StoreError::NotFound { .. })));
 }
 
 async fn a_person_votes_once(on: On) {
@@ -290,5 +312,6 @@ on_both_engines! {
     a_proof_is_good_for_one_record_of_one_run
     an_instruction_is_read_at_one_turn_and_in_order
     a_call_asks_one_question_and_has_a_last_revision
+    a_server_asks_again_when_it_is_answered
     a_person_votes_once
 }

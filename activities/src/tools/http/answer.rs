@@ -74,8 +74,23 @@ impl Arrived {
     }
 
     fn text(&self, bytes: &[u8]) -> String {
-        let text = String::from_utf8_lossy(bytes).into_owned();
+        self.blotted(String::from_utf8_lossy(bytes).into_owned())
+    }
+
+    fn blotted(&self, text: String) -> String {
         self.secrets.iter().fold(text, |text, secret| text.replace(secret.as_str(), "[secret]"))
+    }
+
+    /// A value of JSON, in whose texts a secret may have been written in many ways.
+    fn without_secrets(&self, value: Value) -> Value {
+        match value {
+            Value::String(text) => Value::String(self.blotted(text)),
+            Value::Array(items) => items.into_iter().map(|item| self.without_secrets(item)).collect(),
+            Value::Object(fields) => {
+                fields.into_iter().map(|(name, value)| (self.blotted(name), self.without_secrets(value))).collect()
+            }
+            other @ (Value::Null | Value::Bool(_) | Value::Number(_)) => other,
+        }
     }
 }
 
@@ -83,29 +98,42 @@ fn plain(text: &str) -> String {
     text.chars().filter(|c| !c.is_control() && *c != '`').take(80).collect()
 }
 
-/// What the call came to. `again`: the server may have had this call before, under the same key.
-pub(super) fn judge(tool: &ToolName, arrived: &Arrived, again: bool) -> Result<ToolAnswer, CallToolError> {
+/// What the server may know of a call before it is asked.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asked {
+    /// The tool changes nothing, whatever it answers.
+    pub(super) reads: bool,
+    /// It may have had this call before, under the same key.
+    pub(super) again: bool,
+    /// An attempt before this one changed something, or may have.
+    pub(super) repeats: bool,
+}
+
+/// What the call came to.
+pub(super) fn judge(tool: &ToolName, arrived: &Arrived, asked: Asked) -> Result<ToolAnswer, CallToolError> {
     let status = arrived.status.as_u16();
     let wait = || retry_after(&arrived.headers, jiff::Timestamp::now());
     let unavailable = || CallToolError::Unavailable { tool: tool.to_string(), status, retry_after: wait() };
     match status {
         200..=299 => success(tool, arrived),
-        300..=399 => Ok(error(format!(
-            "error: the server answered with a redirect (status {status}), which is not followed; whether it did what was \
-             asked is not known"
-        ))),
+        300..=399 if asked.reads => {
+            Ok(error(format!("error: the server answered with a redirect (status {status}), which is not followed")))
+        }
+        300..=399 => Err(CallToolError::unknown(
+            tool,
+            format!("the server answered with a redirect (status {status}), which is not followed"),
+        )),
         // Too early (RFC 8470) and too many requests (RFC 6585): both are said before anything is done.
         425 | 429 => Err(CallToolError::Declined { tool: tool.to_string(), status, retry_after: wait() }),
         // The call before this one is still under way, as the draft on idempotency keys says it; or it conflicts with what
         // that one did.
-        409 if again => Err(unavailable()),
+        409 if asked.again => Err(unavailable()),
+        // It refuses this attempt, and says nothing of the one before it.
+        400..=499 if asked.repeats => Err(unavailable()),
         // A timeout: some servers say it of work that they had begun.
         408 | 500..=599 => Err(unavailable()),
         400..=499 => Ok(refused(arrived)),
-        _ => Err(CallToolError::OutcomeUnknown {
-            tool: tool.to_string(),
-            reason: format!("the server answered with status {status}, which says nothing"),
-        }),
+        _ => Err(CallToolError::unknown(tool, format!("the server answered with status {status}, which says nothing"))),
     }
 }
 
@@ -118,18 +146,20 @@ fn success(tool: &ToolName, arrived: &Arrived) -> Result<ToolAnswer, CallToolErr
         }
         Body::Broken { reason, .. } => {
             let reason = format!("the answer began with status {status}, and did not arrive whole: {reason}");
-            return Err(CallToolError::OutcomeUnknown { tool: tool.to_string(), reason });
+            return Err(CallToolError::unknown(tool, reason));
         }
     };
     if bytes.is_empty() {
         let text = format!("done: the server answered with status {status} and nothing else");
         return Ok(ToolAnswer { text, structured: None, is_error: false });
     }
-    let text = arrived.text(bytes);
     Ok(match arrived.kind() {
-        Kind::Text => ToolAnswer { text, structured: None, is_error: false },
-        Kind::Json => match serde_json::from_str::<Value>(&text) {
-            Ok(value) => ToolAnswer { text: value.to_string(), structured: Some(value), is_error: false },
+        Kind::Text => ToolAnswer { text: arrived.text(bytes), structured: None, is_error: false },
+        Kind::Json => match serde_json::from_slice::<Value>(bytes) {
+            Ok(value) => {
+                let value = arrived.without_secrets(value);
+                ToolAnswer { text: value.to_string(), structured: Some(value), is_error: false }
+            }
             Err(_) => left_out(tool, status, "its answer is not the JSON that it says it is"),
         },
         Kind::Other(named) => {
@@ -140,7 +170,8 @@ fn success(tool: &ToolName, arrived: &Arrived) -> Result<ToolAnswer, CallToolErr
 
 /// The status says that it was done, and the model cannot read what came of it.
 fn left_out(tool: &ToolName, status: u16, why: &str) -> ToolAnswer {
-    error(format!("error: tool `{tool}` was performed (status {status}); {why}, and was left out"))
+    let text = format!("tool `{tool}` was performed (status {status}); {why}, and was left out");
+    ToolAnswer { text, structured: None, is_error: false }
 }
 
 /// The server refused, and the model reads why.

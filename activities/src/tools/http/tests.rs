@@ -164,6 +164,7 @@ fn tool(request: HttpRequest) -> ToolDefinition {
         idempotent: false,
         open_world: false,
         check: None,
+        undo: None,
         settles_within_secs: None,
         timeout_secs: 20,
         cost_micros: 0,
@@ -198,6 +199,7 @@ async fn outcome(origin: &Origin, tool: &ToolDefinition) -> String {
 
 fn in_a_line(outcome: Result<ToolAnswer, CallToolError>) -> String {
     match outcome {
+        Err(CallToolError::Asks { asks, .. }) => format!("asks: {asks:?}"),
         Ok(ToolAnswer { text, is_error: false, .. }) => format!("answer: {text}"),
         Ok(ToolAnswer { text, .. }) => text,
         Err(CallToolError::NotSent { reason, .. }) => format!("not sent: {reason}"),

@@ -1,12 +1,6 @@
 //! How a message of MCP goes out, and what comes back: one request, over the guarded way.
 
-use std::{
-    collections::HashMap,
-    error::Error,
-    future::Future,
-    sync::{Arc, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashMap, error::Error, future::Future, sync::Arc, time::Duration};
 
 use futures::{StreamExt as _, stream::BoxStream};
 use reqwest::{
@@ -22,10 +16,9 @@ use rmcp::{
 use serde_json::Value;
 use sse_stream::{Sse, SseStream};
 
-use super::SendBy;
 use crate::{
     egress::{Unanswered, retry_after::retry_after, sent_by},
-    tools::remote::Remote,
+    tools::{lines::KEY_POINTER, remote::Remote, send_by::SendBy},
 };
 
 /// Largest answer: a result of four MiB, with its text copy and what surrounds it.
@@ -34,8 +27,6 @@ const ANSWER_BYTES_MAX: usize = 10 << 20;
 const ERROR_BYTES_MAX: usize = 64 * 1024;
 /// The name of a session.
 const SESSION: &str = "mcp-session-id";
-/// Where the key of an effect stands in a message.
-const KEY_POINTER: &str = "/params/_meta/dev.mandate~1idempotency-key";
 
 type Ended<T> = Result<T, StreamableHttpError<PostError>>;
 
@@ -105,9 +96,9 @@ impl Poster {
             .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
             .body(value.to_string());
         let key = value.pointer(KEY_POINTER).and_then(Value::as_str);
-        let send_by = key.and_then(|key| self.send_by.lock().unwrap_or_else(PoisonError::into_inner).get(key).copied());
-        let answered = match send_by {
-            Some(send_by) => sent_by(send_by, sending.send()).await,
+        let bounds = key.map(|key| self.send_by.bounds(key)).transpose();
+        let answered = match bounds.map_err(|nothing| PostError::NotSent(nothing.to_string()))? {
+            Some((send_by, stop)) => sent_by(send_by, &stop, sending.send()).await,
             None => sending.send().await,
         };
         let response = answered.map_err(|error| not_answered(&error))?;
@@ -165,7 +156,11 @@ async fn refused(
     match status {
         425 | 429 => return Err(PostError::Declined { status, retry_after }.into()),
         408 | 500..=599 => return Err(PostError::Unavailable { status, retry_after }.into()),
-        401 | 403 | 300..=399 => return Err(PostError::Refused { status }.into()),
+        401 | 403 => return Err(PostError::Refused { status }.into()),
+        300..=399 => {
+            let reason = format!("the server answered with a redirect (status {status}), which is not followed");
+            return Err(PostError::Broken(reason).into());
+        }
         404 if has_session => return Err(PostError::NoSession.into()),
         _ => {}
     }

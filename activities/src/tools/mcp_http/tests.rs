@@ -1,7 +1,10 @@
 //! MCP over HTTP against servers on a socket of this machine: one of each era, and those that break. What arrived is read
 //! from the server's own record.
 
-use std::sync::atomic::AtomicU32;
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, atomic::AtomicU32},
+};
 
 use mandate_domain::{EffectId, PersonId, ServerName, ToolCallId, ToolDefinition, ToolReach};
 use serde_json::json;
@@ -52,8 +55,8 @@ impl Seen {
 
 struct Server {
     port: u16,
-    seen: Arc<StdMutex<Vec<Seen>>>,
-    act: Arc<StdMutex<Act>>,
+    seen: Arc<Mutex<Vec<Seen>>>,
+    act: Arc<Mutex<Act>>,
 }
 
 /// The two eras.
@@ -72,7 +75,7 @@ impl Server {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let (seen, act) = (Arc::new(StdMutex::new(Vec::new())), Arc::new(StdMutex::new(act)));
+        let (seen, act) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(act)));
         let (kept, doing) = (Arc::clone(&seen), Arc::clone(&act));
         let sessions = Arc::new(AtomicU32::new(0));
         tokio::spawn(async move {
@@ -146,7 +149,7 @@ async fn serve(
     request: &Seen,
     act: Act,
     sessions: &AtomicU32,
-    seen: &StdMutex<Vec<Seen>>,
+    seen: &Mutex<Vec<Seen>>,
 ) {
     let tool = json!({
         "name": "cancel_order",
@@ -184,7 +187,7 @@ async fn serve(
     let _ = stream.shutdown().await;
 }
 
-async fn call(stream: &mut TcpStream, era: Era, request: &Seen, act: Act, seen: &StdMutex<Vec<Seen>>) {
+async fn call(stream: &mut TcpStream, era: Era, request: &Seen, act: Act, seen: &Mutex<Vec<Seen>>) {
     let mut answer = json!({ "content": [{ "type": "text", "text": "cancelled" }] });
     if era == Era::Stateless {
         answer["resultType"] = json!("complete");
@@ -238,6 +241,7 @@ fn cancel() -> ToolDefinition {
         idempotent: false,
         open_world: false,
         check: None,
+        undo: None,
         settles_within_secs: None,
         timeout_secs: 20,
         cost_micros: 0,
@@ -262,6 +266,7 @@ async fn outcome(tools: &ToolSet, tool: &ToolDefinition) -> String {
     match tools.call(&permit, prepared, arguments.as_object().unwrap()).await {
         Ok(answer) if answer.is_error => answer.text,
         Ok(answer) => format!("answer: {}", answer.text),
+        Err(CallToolError::Asks { asks, .. }) => format!("asks: {:?}", asks.forms),
         Err(CallToolError::NotSent { reason, .. }) => format!("not sent: {reason}"),
         Err(CallToolError::OutcomeUnknown { reason, .. }) => format!("unknown: {reason}"),
         Err(CallToolError::Declined { status, retry_after, .. }) => format!("declined: {status} {retry_after:?}"),
@@ -334,10 +339,11 @@ async fn a_server_that_hangs_is_left_at_the_time_limit_and_told_so() {
 #[tokio::test]
 async fn a_server_that_says_that_it_took_no_call_had_none() {
     let lost = json!({ "jsonrpc": "2.0", "id": null, "error": { "code": -32000, "message": "no session" } });
-    for (text, expected) in [
-        (said("429 Slow", "retry-after: 3\r\n", ""), "declined: 429 Some(3s)"),
-        (said("404 Not Found", "", ""), "not sent: the server has forgotten the session"),
-        (said("400 Bad Request", JSON, &lost.to_string()), "not sent: the server has forgotten the session"),
+    let forgotten = "not sent: the server has forgotten the session";
+    for (text, expected, greetings) in [
+        (said("429 Slow", "retry-after: 3\r\n", ""), "declined: 429 Some(3s)", 1),
+        (said("404 Not Found", "", ""), forgotten, 2),
+        (said("400 Bad Request", JSON, &lost.to_string()), forgotten, 2),
     ] {
         let server = Server::of(Era::Session, Act::Say(text)).await;
         let tools = server.tools();
@@ -346,24 +352,31 @@ async fn a_server_that_says_that_it_took_no_call_had_none() {
         assert_eq!((server.calls().len(), server.count("initialize")), (1, 1), "not sent again");
         server.does(Act::Answer);
         assert_eq!(outcome(&tools, &cancel()).await, "answer: cancelled");
-        assert_eq!(server.count("initialize"), 2, "a new session before the next call");
-        assert!(server.calls()[1].head.contains("mcp-session-id: s2"));
+        assert_eq!(server.count("initialize"), greetings, "a new session where the old one is lost");
+        assert!(server.calls()[1].head.contains(&format!("mcp-session-id: s{greetings}")));
     }
 }
 
 #[tokio::test]
 async fn a_refusal_is_an_answer_that_the_model_reads() {
-    for (text, expected) in [
-        (said("401 Unauthorized", "", ""), "error: the server refused the call with status 401"),
-        (
-            said("302 Found", "location: http://169.254.169.254/\r\n", ""),
-            "error: the server refused the call with status 302",
-        ),
-    ] {
-        let server = Server::of(Era::Session, Act::Say(text)).await;
-        assert_eq!(outcome(&server.tools(), &cancel()).await, expected);
+    for status in [401, 403, 400] {
+        let server = Server::of(Era::Session, Act::Say(said(&format!("{status} No"), "", ""))).await;
+        let tools = server.tools();
+        assert_eq!(
+            outcome(&tools, &cancel()).await,
+            format!("error: the server refused the call with status {status}")
+        );
         assert_eq!(server.calls().len(), 1);
+        // A token that ran out or a session that is not known is not taken the next time either: it is greeted anew.
+        server.does(Act::Answer);
+        assert_eq!(outcome(&tools, &cancel()).await, "answer: cancelled");
+        assert_eq!(server.count("initialize"), 2);
     }
+    let moved = said("302 Found", "location: http://169.254.169.254/\r\n", "");
+    let server = Server::of(Era::Session, Act::Say(moved)).await;
+    let said = outcome(&server.tools(), &cancel()).await;
+    assert_eq!(said, "unknown: the server answered with a redirect (status 302), which is not followed");
+    assert_eq!(server.calls().len(), 1);
 }
 
 #[tokio::test]
@@ -378,13 +391,16 @@ async fn a_server_that_is_down_or_offers_another_tool_is_found_before_the_decisi
 }
 
 #[tokio::test]
-async fn a_server_that_asks_for_input_in_a_call_gets_none() {
+async fn a_server_that_asks_for_input_in_a_call_is_put_off_or_told_to_nobody() {
     let server = Server::of(Era::Session, Act::Ask).await;
     assert_eq!(outcome(&server.tools(), &cancel()).await, "answer: cancelled");
     let seen = server.seen.lock().unwrap().iter().find(|seen| seen.body["id"] == "e1").cloned().unwrap();
-    assert_eq!(seen.body["result"]["action"], "decline", "{}", seen.body);
+    assert_eq!(seen.body["result"]["action"], "cancel", "{}", seen.body);
     let server = Server::of(Era::Stateless, Act::NeedsInput).await;
     let said = outcome(&server.tools(), &cancel()).await;
-    assert_eq!(said, "error: `cancel_order` asks for input, which is not supported");
+    assert_eq!(
+        said,
+        "error: `cancel_order` wants to be called again and asks for nothing, which is not supported, and was not performed"
+    );
     assert_eq!(server.calls().len(), 1, "no further round");
 }

@@ -163,10 +163,20 @@ fn people_are_asked_about_an_undo_and_a_second_halt_ends_it() {
     let steered = apply(&mut run, super::told(3, steer()));
     assert!(is_refused(&steered, 3, "the run is ending"), "{steered:?}");
 
-    let commands = apply(&mut run, halt());
+    assert_eq!(apply(&mut run, halt_once_more(9_999)), [], "two who halted the run want the same");
+    let commands = apply(&mut run, halt_once_more(10_000));
     assert!(commands.contains(&Command::CancelTimer { timer: Timer::Deadline(asked.id) }), "{commands:?}");
     assert!(is_closing(&commands, EndReason::Halted), "{commands:?}");
-    let stopped = |index| (index, UndoState::NotUndone, "undoing was stopped".to_owned());
+    let closing = commands.iter().find_map(|command| match command {
+        Command::CloseRun(closing) => Some(closing),
+        _ => None,
+    });
+    let by = |halt: &Option<HaltRequest>| halt.as_ref().map(|halt| halt.claimed_by().to_owned());
+    let closing = closing.unwrap();
+    let names = (by(&closing.halted_by), by(&closing.undoing_halted_by));
+    assert_eq!(names, (Some("olga@acme.example".to_owned()), Some("otto@acme.example".to_owned())));
+    let why = "undoing was stopped: halted by otto@acme.example";
+    let stopped = |index| (index, UndoState::NotUndone, why.to_owned());
     assert_eq!(told(&run), [(2, UndoState::Undone, String::new()), stopped(1), stopped(0)]);
 }
 

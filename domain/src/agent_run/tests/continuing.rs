@@ -79,7 +79,7 @@ fn a_queue_that_never_ends_does_not_keep_a_parked_run_in_its_execution() {
     let commands = run.apply(Event::ApprovalReviewed { call: call(0), review: no }, LONG).unwrap();
     assert!(commands.contains(&Command::ContinueAsNew), "{commands:?}");
     // There is more to carry than the next execution may begin with: one more is reviewed before it is tried again.
-    assert!(reviews(&run.clone().stay(), 2));
+    assert!(reviews(&run.clone().stay(NOW), 2));
     // A call that is under way keeps the run here, and nothing waits for an execution that does not come.
     let mut busy = acting(2);
     let id = wait(&mut busy, 0);
@@ -101,7 +101,7 @@ fn instructions_that_never_end_do_not_keep_a_run_in_its_execution() {
         let refused = InstructionReview::Refused { reason: "not signed".into() };
         let commands = run.apply(Event::InstructionReviewed { ticket: 1, review: refused }, LONG).unwrap();
         assert!(commands.contains(&Command::ContinueAsNew) && !hears(&commands, 2), "{commands:?}");
-        assert!(hears(&run.clone().stay(), 2) && hears(&continued(&run).resume(NOW), 2));
+        assert!(hears(&run.clone().stay(NOW), 2) && hears(&continued(&run).resume(NOW), 2));
     }
 }
 

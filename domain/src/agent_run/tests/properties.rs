@@ -117,6 +117,7 @@ fn the_world_hands_out_every_event_and_every_answer() {
         "Review::Refused",
         "Review::AlreadyDecided",
         "InstructionReview::Settled",
+        "InstructionReview::GoesOn",
         "InstructionReview::Taken",
         "InstructionReview::Refused",
         "Timer::Deadline",

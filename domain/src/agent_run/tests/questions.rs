@@ -34,6 +34,32 @@ fn a_question_waits_for_its_answer_which_the_model_reads() {
 }
 
 #[test]
+fn what_a_server_asks_for_is_answered_and_its_call_is_made_again() {
+    let mut run = acting(1);
+    let question = ask_people(&mut run, 0);
+    let commands = tell(&mut run, 1, answer(&question.id), InstructionReview::GoesOn);
+    assert!(is_accepted(&commands, 1), "{commands:?}");
+    let again = Command::CallTool { call: call(0), released_by: None };
+    assert!(commands.contains(&again), "{commands:?}");
+    assert!(commands.contains(&Command::CancelTimer { timer: Timer::Question(question.id) }), "{commands:?}");
+    assert_eq!((run.state(), run.waiting_questions().count()), (RunState::Running, 0));
+    let asked_again = ask_people(&mut run, 0);
+    let commands = tell(&mut run, 2, answer(&asked_again.id), settled(9));
+    assert!(commands.contains(&asks_model(2, 1_001, &[9], &[])), "{commands:?}");
+}
+
+#[test]
+fn what_a_server_asks_for_is_answered_in_a_paused_run_which_calls_when_it_is_resumed() {
+    let mut run = acting(1);
+    let question = ask_people(&mut run, 0);
+    tell(&mut run, 1, Instruction::Pause, TAKEN);
+    let commands = tell(&mut run, 2, answer(&question.id), InstructionReview::GoesOn);
+    assert!(!commands.iter().any(|c| matches!(c, Command::CallTool { .. })), "{commands:?}");
+    let commands = tell(&mut run, 3, Instruction::Resume, TAKEN);
+    assert!(commands.contains(&Command::CallTool { call: call(0), released_by: None }), "{commands:?}");
+}
+
+#[test]
 fn a_question_and_a_request_of_one_turn_wait_beside_each_other() {
     let mut run = acting(2);
     let (question, id) = (ask_people(&mut run, 0), wait(&mut run, 1));

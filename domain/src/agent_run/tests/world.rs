@@ -266,9 +266,9 @@ impl World {
     /// Halts and completes whatever is under way, until the run is over.
     pub(super) fn finish(&mut self) {
         // The first halt may begin to undo, and people may be asked about that. The second one ends it.
-        for _ in 0..2 {
+        for halt in [halt(), halt_once_more(60_000)] {
             if self.finished.is_none() {
-                self.feed(&halt(), false);
+                self.feed(&halt, false);
             }
             self.settle();
         }

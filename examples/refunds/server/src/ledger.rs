@@ -22,7 +22,7 @@ const SCHEMA: [&str; 5] = [
         order_id TEXT PRIMARY KEY, customer_id TEXT NOT NULL REFERENCES customers, total_cents INTEGER NOT NULL,
         currency TEXT NOT NULL, items TEXT NOT NULL) STRICT",
     "CREATE TABLE IF NOT EXISTS payments (
-        refund_id TEXT PRIMARY KEY, idempotency_key TEXT UNIQUE, order_id TEXT NOT NULL REFERENCES orders,
+        refund_id TEXT PRIMARY KEY, idempotency_key TEXT, order_id TEXT NOT NULL REFERENCES orders,
         amount_cents INTEGER NOT NULL, currency TEXT NOT NULL, note TEXT, created_at TEXT NOT NULL) STRICT",
     "CREATE TABLE IF NOT EXISTS cancellations (
         id INTEGER PRIMARY KEY, refund_id TEXT NOT NULL UNIQUE REFERENCES payments, idempotency_key TEXT,
@@ -71,11 +71,13 @@ pub(crate) enum Refunded {
 #[derive(Debug, Clone)]
 pub(crate) struct Ledger {
     pool: SqlitePool,
+    /// A second request with a key pays again.
+    forgets_keys: bool,
 }
 
 impl Ledger {
     /// Opens the file; creates and fills it, and its folder, if needed.
-    pub(crate) async fn open(path: &Path) -> anyhow::Result<Self> {
+    pub(crate) async fn open(path: &Path, forgets_keys: bool) -> anyhow::Result<Self> {
         if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
             tokio::fs::create_dir_all(folder).await.with_context(|| format!("cannot create `{}`", folder.display()))?;
         }
@@ -89,7 +91,7 @@ impl Ledger {
             .connect_with(options)
             .await
             .with_context(|| format!("cannot open `{}`", path.display()))?;
-        let ledger = Self { pool };
+        let ledger = Self { pool, forgets_keys };
         ledger.fill().await.with_context(|| format!("cannot set up `{}`", path.display()))?;
         Ok(ledger)
     }
@@ -177,7 +179,7 @@ impl Ledger {
     /// Pays back, once for each key.
     pub(crate) async fn refund(&self, refund: &Refund, key: Option<&str>) -> sqlx::Result<Refunded> {
         let mut write = self.write().await?;
-        if let Some(key) = key
+        if let Some(key) = key.filter(|_| !self.forgets_keys)
             && let Some(before) = payment(&mut write, key).await?
         {
             return Ok(if before.refund == *refund {

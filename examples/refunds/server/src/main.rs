@@ -38,6 +38,15 @@ struct Args {
     /// Test aid: milliseconds to wait in `refund_payment` before the payment is written.
     #[arg(long, value_name = "N", default_value_t = 0)]
     delay_before_ms: u64,
+    /// Ask from which account a refund is paid that is above so many cents, before it is paid.
+    #[arg(long, value_name = "N")]
+    ask_above_cents: Option<i64>,
+    /// Test aid: wait in `refund_payment` before the payment is written until this file is there.
+    #[arg(long, value_name = "PATH")]
+    hold_before: Option<PathBuf>,
+    /// Test aid: pay again for a key that was paid for, so that a second request shows as a second payment.
+    #[arg(long)]
+    forget_keys: bool,
     /// Test aid: milliseconds to wait in `read_order`.
     #[arg(long, value_name = "N", default_value_t = 0)]
     delay_read_ms: u64,
@@ -47,10 +56,12 @@ struct Args {
 async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     let server = tools::Refunds {
-        ledger: ledger::Ledger::open(&args.database).await?,
+        ledger: ledger::Ledger::open(&args.database, args.forget_keys).await?,
         delay_before: Duration::from_millis(args.delay_before_ms),
         delay: Duration::from_millis(args.delay_ms),
         delay_read: Duration::from_millis(args.delay_read_ms),
+        ask_above_cents: args.ask_above_cents,
+        hold_before: args.hold_before,
     };
     if let Some(address) = args.listen {
         return listen(address, server).await;

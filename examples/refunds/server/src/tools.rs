@@ -3,13 +3,13 @@
 //! The schemas are written by hand: the registry states the same text, and a generated one carries `format` and `$defs`
 //! that say nothing more.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use rmcp::{
     ErrorData, RoleServer, ServerHandler,
     model::{
-        CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, Implementation, JsonObject,
-        ListToolsResult, PaginatedRequestParams, ServerCapabilities, ServerConfig, Tool, ToolAnnotations,
+        CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, Implementation, InputRequiredResult,
+        JsonObject, ListToolsResult, PaginatedRequestParams, ServerCapabilities, ServerConfig, Tool, ToolAnnotations,
     },
     service::RequestContext,
 };
@@ -24,6 +24,20 @@ const KEY: &str = "dev.mandate/idempotency-key";
 /// Longest note, in characters.
 const NOTE_CHARS_MAX: usize = 200;
 
+/// The field that says from which account a refund is paid, and the state of a server that has asked for it.
+const ACCOUNT: &str = "account";
+const STATE: &str = "asked for the account";
+
+/// From which account a refund is paid.
+enum Account {
+    /// This one, or the usual one.
+    Known(Option<String>),
+    /// People have to say.
+    Asked(InputRequiredResult),
+    /// People did not say.
+    Declined,
+}
+
 /// The server.
 #[derive(Debug, Clone)]
 pub(crate) struct Refunds {
@@ -31,6 +45,10 @@ pub(crate) struct Refunds {
     pub(crate) delay_before: Duration,
     pub(crate) delay: Duration,
     pub(crate) delay_read: Duration,
+    /// Until this file is there nothing is paid.
+    pub(crate) hold_before: Option<PathBuf>,
+    /// Above so many cents it asks from which account a refund is paid.
+    pub(crate) ask_above_cents: Option<i64>,
 }
 
 #[derive(Deserialize)]
@@ -82,7 +100,16 @@ impl ServerHandler for Refunds {
         let result = match request.name.as_ref() {
             "read_order" => self.read_order(arguments, key).await,
             "read_customer" => self.read_customer(arguments).await,
-            "refund_payment" => self.refund_payment(arguments, key).await,
+            "refund_payment" => match self.account(&request, &arguments)? {
+                Account::Known(account) => self.refund_payment(arguments, key, account).await,
+                Account::Asked(asks) => {
+                    // What it was asked is logged as a request, though nothing was done.
+                    let logged = self.ledger.log_call("refund_payment", key).await;
+                    logged.map_err(|error| ErrorData::internal_error(error.to_string(), None))?;
+                    return Ok(asks.into());
+                }
+                Account::Declined => Ok(failed("The refund was not paid: nobody said from which account.")),
+            },
             "refund_status" => self.refund_status(arguments).await,
             "cancel_refund" => self.cancel_refund(arguments, key).await,
             other => return Err(ErrorData::invalid_params(format!("there is no tool `{other}`"), None)),
@@ -107,13 +134,49 @@ impl Refunds {
         Ok(customer.map_or_else(|| failed(&format!("error: there is no customer `{customer_id}`")), answered))
     }
 
-    async fn refund_payment(&self, arguments: Value, key: Option<&str>) -> anyhow::Result<CallToolResult> {
+    /// From which account a refund is paid, where that has to be asked.
+    fn account(&self, request: &CallToolRequestParams, arguments: &Value) -> Result<Account, ErrorData> {
+        let cents = arguments.get("amount_cents").and_then(Value::as_i64).unwrap_or_default();
+        if self.ask_above_cents.is_none_or(|most| cents <= most) {
+            return Ok(Account::Known(None));
+        }
+        let said = request.input_responses.as_ref().and_then(|responses| responses.get(ACCOUNT));
+        let Some(said) = said.filter(|_| request.request_state.as_deref() == Some(STATE)) else {
+            let message = format!("From which account are {cents} cents paid?");
+            let schema = json!({
+                "type": "object",
+                "properties": { ACCOUNT: { "type": "string", "enum": ["main", "reserve"] } },
+                "required": [ACCOUNT],
+            });
+            let form = json!({ "mode": "form", "message": message, "requestedSchema": schema });
+            let asked = json!({ ACCOUNT: { "method": "elicitation/create", "params": form } });
+            let asked =
+                serde_json::from_value(asked).map_err(|error| ErrorData::internal_error(error.to_string(), None))?;
+            return Ok(Account::Asked(InputRequiredResult::new(Some(asked), Some(STATE.to_owned()))));
+        };
+        let account = said.get("content").and_then(|content| content.get(ACCOUNT)).and_then(Value::as_str);
+        let accepted = said.get("action").and_then(Value::as_str) == Some("accept");
+        Ok(account.filter(|_| accepted).map_or(Account::Declined, |account| Account::Known(Some(account.to_owned()))))
+    }
+
+    async fn refund_payment(
+        &self,
+        arguments: Value,
+        key: Option<&str>,
+        account: Option<String>,
+    ) -> anyhow::Result<CallToolResult> {
         self.ledger.log_call("refund_payment", key).await?;
-        let refund: Refund = parse(arguments)?;
+        let mut refund: Refund = parse(arguments)?;
+        if let Some(account) = account {
+            refund.note = Some(format!("paid from {account}"));
+        }
         anyhow::ensure!(refund.amount_cents >= 1, "`amount_cents` is less than 1");
         let note_chars = refund.note.as_deref().unwrap_or_default().chars().count();
         anyhow::ensure!(note_chars <= NOTE_CHARS_MAX, "`note` is longer than {NOTE_CHARS_MAX} characters");
         tokio::time::sleep(self.delay_before).await;
+        while self.hold_before.as_ref().is_some_and(|file| !file.exists()) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
         match self.ledger.refund(&refund, key).await? {
             Refunded::Written(answer) => {
                 tokio::time::sleep(self.delay).await;

@@ -1,6 +1,6 @@
 //! What came of a halt, run by run.
 
-use mandate_domain::{AgentResult, EndReason, PerformedCall, RunState, ToolCallId, render};
+use mandate_domain::{AgentResult, EndReason, PerformedCall, RunState, ToolCallId, compensation::UndoneCall, render};
 use serde::Serialize;
 
 use crate::{
@@ -50,6 +50,9 @@ pub(super) struct End {
     performed: Vec<PerformedCall>,
     /// Calls of which nobody knows whether they happened.
     unknown_outcomes: Vec<ToolCallId>,
+    /// Calls that were to be undone, and what came of that.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    undone: Vec<UndoneCall>,
 }
 
 impl Halted {
@@ -67,13 +70,19 @@ impl Outcome {
     pub(super) fn of(ended: Ended) -> Self {
         let Ended { result, failure } = ended;
         let Some(result) = result else {
-            let (not_performed, performed, unknown_outcomes) = (Vec::new(), Vec::new(), Vec::new());
-            let end = End { state: None, reason: None, detail: failure, not_performed, performed, unknown_outcomes };
-            return Self::Ended(end);
+            return Self::Ended(End {
+                state: None,
+                reason: None,
+                detail: failure,
+                not_performed: Vec::new(),
+                performed: Vec::new(),
+                unknown_outcomes: Vec::new(),
+                undone: Vec::new(),
+            });
         };
-        let AgentResult { state, reason, detail, not_performed, performed, unknown_outcomes, .. } = result;
+        let AgentResult { state, reason, detail, not_performed, performed, unknown_outcomes, undone, .. } = result;
         let detail = detail.or(failure);
-        Self::Ended(End { state: Some(state), reason, detail, not_performed, performed, unknown_outcomes })
+        Self::Ended(End { state: Some(state), reason, detail, not_performed, performed, unknown_outcomes, undone })
     }
 }
 
@@ -91,7 +100,13 @@ fn row(halted: &Halted) -> [String; 5] {
             [workflow_id, format!("unreachable: {}", render::escape_line(why)), none(), none(), none()]
         }
         Outcome::Ended(end) => {
-            let performed = end.performed.iter().map(|done| format!("{} {}", done.call, done.tool));
+            let undone = |call: &ToolCallId| end.undone.iter().find(|undone| undone.call == *call);
+            // The undo of a call is told beside the call.
+            let done = end.performed.iter().filter(|done| !done.call.undo);
+            let performed = done.map(|done| match undone(&done.call) {
+                Some(undone) => format!("{} {} ({})", done.call, done.tool, undone.state.as_str()),
+                None => format!("{} {}", done.call, done.tool),
+            });
             [
                 workflow_id,
                 ending(end),

@@ -93,6 +93,7 @@ fn an_undo_that_cannot_work_is_reported() {
     check(&pay("refund_id = \"/result/refund_id\"\n", ""), &["`payments.cancel` needs the argument `refund_id`"]);
     check(&pay("order_id = \"/arg", "order = \"/arg"), &["tool `payments.cancel` has no argument `order`"]);
     check(&pay("/arguments/order_id", "/arguments/order"), &["tool `payments.refund` has no argument `order`"]);
+    check(&pay("/result/refund_id", "/result"), &["name a field of it"]);
     check(&pay("/result/refund_id", "refund_id"), &["neither in `/arguments` nor in `/result`"]);
     check(
         &pay("[undo]", "read_only = true\n\n[undo]"),
@@ -116,6 +117,10 @@ fn an_agent_that_has_nothing_to_undo_or_says_an_unknown_word_is_reported() {
     let without = edited(PAY, &PAY[PAY.find("[undo]").unwrap()..PAY.find("[mcp]").unwrap()], "");
     check(&folder(&without, CANCEL, COMPENSATE), &["none of the agent's tools has an `[undo]`"]);
     check(&folder(PAY, CANCEL, "compensate = [\"always\"]\n"), &["`always` is no end of a run"]);
+    let many = "compensate = [\"halt\"]\n[limits]\ntool_calls_max = 501\n";
+    let fixture = folder(PAY, CANCEL, many);
+    fixture.write("mandate.toml", format!("[limits]\ntool_calls_max = 1000\n{ROOT}"));
+    check(&fixture, &["makes at most 500 tool calls, and 501 are allowed"]);
 }
 
 #[test]

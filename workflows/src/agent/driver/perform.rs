@@ -192,8 +192,19 @@ impl Driver<'_> {
         let Some(run) = self.pointer() else { return };
         let token = WorkflowCancellationToken::new();
         let options = self.run(|run| options::close_run(closing.state.as_str(), &run.limits(), token));
-        let Closing { state, reason, turns, usage, abandoned, unknown_outcomes, halted_by } = closing;
-        let input = CloseRunInput { run, state, reason, turns, usage, abandoned, unknown_outcomes, halted_by };
+        let Closing { state, reason, turns, usage, abandoned, unknown_outcomes, halted_by, undoing_halted_by } =
+            closing;
+        let input = CloseRunInput {
+            run,
+            state,
+            reason,
+            turns,
+            usage,
+            abandoned,
+            unknown_outcomes,
+            halted_by,
+            undoing_halted_by,
+        };
         let ctx = self.ctx;
         self.tasks.push(async move {
             match ctx.execute_activity(CloseRun, input, options).await {

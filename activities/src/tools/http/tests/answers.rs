@@ -24,7 +24,7 @@ async fn a_success_is_read_as_what_it_says_that_it_is() {
 
 #[tokio::test]
 async fn a_success_that_cannot_be_read_was_still_performed() {
-    let performed = "error: tool `orders.cancel` was performed (status 200); its answer ";
+    let performed = "answer: tool `orders.cancel` was performed (status 200); its answer ";
     assert_eq!(
         of("200 OK", JSON, "{").await,
         format!("{performed}is not the JSON that it says it is, and was left out")
@@ -75,6 +75,38 @@ async fn what_leaves_open_whether_it_happened_is_told_so() {
     assert_eq!(of("600 Beyond", "", "").await, "unknown: the server answered with status 600, which says nothing");
 }
 
+fn asked(again: bool) -> answer::Asked {
+    answer::Asked { reads: false, again, repeats: false }
+}
+
+#[test]
+fn what_a_server_refuses_of_a_repeated_call_says_nothing_of_the_one_before() {
+    let arrived = |status| {
+        let headers = reqwest::header::HeaderMap::new;
+        Arrived::new(status, headers(), Body::Whole(Vec::new()), &headers())
+    };
+    let name = ToolName::parse("orders.cancel").unwrap();
+    for status in [reqwest::StatusCode::NOT_FOUND, reqwest::StatusCode::UNAUTHORIZED] {
+        let repeated = answer::Asked { repeats: true, ..asked(true) };
+        let code = status.as_u16();
+        assert_eq!(in_a_line(answer::judge(&name, &arrived(status), repeated)), format!("unavailable: {code} None"));
+        assert!(in_a_line(answer::judge(&name, &arrived(status), asked(true))).starts_with("error: "));
+    }
+}
+
+#[test]
+fn a_redirect_leaves_open_whether_something_was_done() {
+    let headers = reqwest::header::HeaderMap::new;
+    let arrived = Arrived::new(reqwest::StatusCode::SEE_OTHER, headers(), Body::Whole(Vec::new()), &headers());
+    let name = ToolName::parse("orders.cancel").unwrap();
+    assert!(
+        in_a_line(answer::judge(&name, &arrived, asked(false)))
+            .starts_with("unknown: the server answered with a redirect")
+    );
+    let reads = answer::Asked { reads: true, ..asked(false) };
+    assert!(in_a_line(answer::judge(&name, &arrived, reads)).starts_with("error: the server answered with a redirect"));
+}
+
 #[test]
 fn a_conflict_with_an_earlier_attempt_of_the_same_call_leaves_it_open() {
     let arrived = Arrived::new(
@@ -84,8 +116,8 @@ fn a_conflict_with_an_earlier_attempt_of_the_same_call_leaves_it_open() {
         &reqwest::header::HeaderMap::new(),
     );
     let name = ToolName::parse("orders.cancel").unwrap();
-    assert_eq!(in_a_line(answer::judge(&name, &arrived, true)), "unavailable: 409 None");
-    assert!(in_a_line(answer::judge(&name, &arrived, false)).starts_with("error: the server refused"));
+    assert_eq!(in_a_line(answer::judge(&name, &arrived, asked(true))), "unavailable: 409 None");
+    assert!(in_a_line(answer::judge(&name, &arrived, asked(false))).starts_with("error: the server refused"));
 }
 
 #[tokio::test]

@@ -12,7 +12,8 @@ async fn a_redirect_is_not_followed_wherever_it_leads() {
         for location in [inside.as_str(), "http://169.254.169.254/latest/meta-data/", "//localhost/x"] {
             let origin = Origin::saying(status, &format!("location: {location}\r\n"), "").await;
             let said = outcome(&origin, &cancel()).await;
-            let expected = format!("error: the server answered with a redirect (status {code}), which is not followed");
+            let expected =
+                format!("unknown: the server answered with a redirect (status {code}), which is not followed");
             assert!(said.starts_with(&expected) && !said.contains("169.254"), "{said}");
             assert_eq!(origin.requests().len(), 1);
         }
@@ -29,7 +30,7 @@ async fn an_answer_that_never_ends_is_cut_off_at_its_limit() {
     let said = outcome(&origin, &tool(small)).await;
     assert_eq!(
         said,
-        "error: tool `orders.cancel` was performed (status 200); its answer is over the limit of 100000 bytes, and was left out"
+        "answer: tool `orders.cancel` was performed (status 200); its answer is over the limit of 100000 bytes, and was left out"
     );
 }
 

@@ -82,11 +82,12 @@ impl World {
         let began = stored.end.is_some() || stored.unknown || stored.intents > 0;
         assert!(known || !began, "{call} is called though it began");
         assert!(stored.revised.is_none(), "{call} is called though it was revised");
-        assert!(stored.question.is_none(), "{call} is called though it asks people");
+        assert!(stored.question.is_none() || stored.goes_on.is_some(), "{call} is called though it asks people");
         let approved = |request: &ApprovalRequest| stored.approved.contains(&request.id);
         assert!(known || stored.requests.iter().all(approved), "{call} is called without its approvals");
         let released = match released_by {
             Some(id) => stored.edited_by.as_ref() == Some(id) || stored.requests.iter().any(|one| one.id == *id),
+            None if stored.goes_on.is_some() => true,
             None => stored.requests.is_empty() && stored.edited_by.is_none() && stored.walks == 1,
         };
         assert!(released, "{call} is released by its people only");

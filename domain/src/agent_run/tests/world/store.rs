@@ -19,6 +19,8 @@ pub(in crate::agent_run::tests) struct Stored {
     pub(in crate::agent_run::tests) requests: Vec<ApprovalRequest>,
     pub(in crate::agent_run::tests) approved: BTreeSet<RequestId>,
     pub(super) question: Option<Question>,
+    /// What its server asked for, once it is answered: the call is made again.
+    pub(super) goes_on: Option<QuestionId>,
     pub(super) intents: u32,
     pub(in crate::agent_run::tests) performed: u32,
     pub(super) end: Option<Address>,
@@ -353,10 +355,15 @@ impl World {
         match instruction {
             Instruction::Answer { question, .. } => {
                 let call = self.asker(&question);
-                if self.calls[&call].end.is_some() || self.calls[&call].unknown {
+                let stored = self.calls.get_mut(&call).unwrap();
+                if stored.end.is_some() || stored.unknown || stored.goes_on.is_some() {
                     return InstructionReview::Refused { reason: "it is answered".into() };
                 }
-                self.settle_call(call)
+                if question.as_str().len() % 2 == 0 {
+                    return self.settle_call(call);
+                }
+                (stored.goes_on, stored.policy) = (Some(question), Some(Policy::Allow));
+                InstructionReview::GoesOn
             }
             Instruction::Resolve { call, .. } => self.settle_call(call),
             Instruction::Steer { .. } => {
@@ -402,6 +409,7 @@ fn review_name(review: &Review) -> &'static str {
 fn word_name(review: &InstructionReview) -> &'static str {
     match review {
         InstructionReview::Settled { .. } => "InstructionReview::Settled",
+        InstructionReview::GoesOn => "InstructionReview::GoesOn",
         InstructionReview::Taken { .. } => "InstructionReview::Taken",
         InstructionReview::Refused { .. } => "InstructionReview::Refused",
     }
