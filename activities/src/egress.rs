@@ -6,7 +6,6 @@
 //! nothing is sent over it.
 
 use std::{
-    error::Error,
     io,
     net::{IpAddr, SocketAddr},
     sync::Arc,
@@ -25,11 +24,13 @@ mod address;
 mod deadline;
 mod host;
 pub(crate) mod retry_after;
+mod unanswered;
 
 use address::Internal;
 pub(crate) use deadline::{PastDeadline, sent_by};
 use host::literal;
 pub use host::{InternalHost, ParseInternalHostError};
+pub(crate) use unanswered::Unanswered;
 
 /// Looks a name up. Tests have one of their own.
 pub(crate) type LookUp = Arc<dyn Fn(String) -> BoxFuture<'static, io::Result<Vec<IpAddr>>> + Send + Sync>;
@@ -235,39 +236,6 @@ impl Egress {
         let late = || no_connection(format!("none within {} s", self.connect_limit.as_secs()));
         tokio::time::timeout(self.connect_limit, connecting).await.map_err(|_| late())?
     }
-}
-
-/// What is told of a request without an answer, and whether it may have arrived. The library's own text names the URL,
-/// which holds arguments, so only the kind is told.
-pub(crate) struct Unanswered {
-    pub(crate) reason: String,
-    pub(crate) may_have_arrived: bool,
-}
-
-impl From<&reqwest::Error> for Unanswered {
-    fn from(error: &reqwest::Error) -> Self {
-        let may_have_arrived = !error.is_connect();
-        let reason = match (cause::<ReachError>(error), cause::<PastDeadline>(error)) {
-            (Some(refused), _) => refused.to_string(),
-            (None, Some(late)) => late.to_string(),
-            (None, None) if !may_have_arrived => "no connection".to_owned(),
-            (None, None) if error.is_timeout() => "no answer in time".to_owned(),
-            (None, None) => "the connection broke".to_owned(),
-        };
-        Self { reason, may_have_arrived }
-    }
-}
-
-/// The cause of this type, if there is one.
-fn cause<E: Error + 'static>(error: &reqwest::Error) -> Option<&E> {
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        if let Some(found) = error.downcast_ref::<E>() {
-            return Some(found);
-        }
-        cause = error.source();
-    }
-    None
 }
 
 #[cfg(test)]

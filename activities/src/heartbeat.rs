@@ -7,7 +7,7 @@ use tokio::task::JoinHandle;
 
 use crate::caller::Caller;
 
-/// How often. Well below the heartbeat timeout of 5 s, which the SDK's throttling also looks at.
+/// How often. The shortest heartbeat timeout that can be configured is twice as long.
 const EVERY: Duration = Duration::from_secs(1);
 
 /// Beats until it is dropped.

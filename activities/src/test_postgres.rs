@@ -18,11 +18,14 @@ use std::{
         OnceLock,
         atomic::{AtomicU32, Ordering},
     },
+    time::Duration,
 };
 
 use sqlx::{Connection as _, Executor as _, PgConnection};
 
 use crate::store::{AddressKeySource, PostgresUrl, Store, StorePlace, StoreSettings};
+
+mod disk;
 
 /// Names the folder with `initdb` and `pg_ctl`.
 const BIN: &str = "MANDATE_POSTGRES_BIN";
@@ -38,7 +41,8 @@ pub struct TestPostgres {
     password: String,
     template: tokio::sync::OnceCell<()>,
     /// Its standard input is the pipe that ends the server.
-    _supervisor: Child,
+    supervisor: Child,
+    has_own_disk: bool,
 }
 
 impl std::fmt::Debug for TestPostgres {
@@ -61,17 +65,41 @@ impl TestPostgres {
     /// When the programs are missing or the server does not start.
     #[must_use]
     pub fn start() -> Self {
+        Self::start_with(None)
+    }
+
+    /// Starts a server with a disk of its own of this size, as `mount` takes it. The server takes some 60 MiB.
+    ///
+    /// # Panics
+    /// As above, and where a process may not have mounts of its own.
+    #[must_use]
+    pub fn start_on_own_disk(size: &str) -> Self {
+        Self::start_with(Some(size))
+    }
+
+    fn start_with(disk: Option<&str>) -> Self {
         let bin = std::env::var_os(BIN);
         let bin = PathBuf::from(bin.unwrap_or_else(|| panic!("set {BIN}: `tools/test` installs PostgreSQL for tests")));
         let folder = own_folder();
         let password = "only-for-tests".to_owned();
         fs::write(folder.join("password"), &password).unwrap();
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
-        give_away(&folder);
-        let supervisor = supervise(&bin, &folder);
+        let supervisor = match disk {
+            None => {
+                give_away(&folder);
+                supervise(Command::new("/bin/sh"), ENDS, &as_nobody(&bin.join("pg_ctl")), &folder)
+            }
+            Some(size) => {
+                fs::create_dir(folder.join("data")).unwrap();
+                let (script, stop) = (format!("{}{ENDS}", disk::MOUNT), disk::of_the_shell(&bin.join("pg_ctl")));
+                let shell = supervise(disk::shell(size), &script, &stop, &folder);
+                wait_for(&folder.join("mounted"));
+                shell
+            }
+        };
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let server =
-            Self { bin, folder, port, password, template: tokio::sync::OnceCell::new(), _supervisor: supervisor };
+        let (template, has_own_disk) = (tokio::sync::OnceCell::new(), disk.is_some());
+        let server = Self { bin, folder, port, password, template, supervisor, has_own_disk };
         server.make();
         server.resume();
         server
@@ -79,9 +107,15 @@ impl TestPostgres {
 
     fn make(&self) {
         let (data, password) = (self.data(), self.folder.join("password"));
-        let mut initdb = as_nobody(&self.bin.join("initdb"));
+        let mut initdb = self.program("initdb");
         initdb.arg("-D").arg(data).args(["-U", USER, "--auth=scram-sha-256", "-E", "UTF8", "--locale=C", "--no-sync"]);
         run(initdb.arg("--pwfile").arg(password), &self.folder);
+    }
+
+    /// One of its programs, as a user that it runs as.
+    fn program(&self, name: &str) -> Command {
+        let program = self.bin.join(name);
+        if self.has_own_disk { disk::beside(self.supervisor.id(), &program) } else { as_nobody(&program) }
     }
 
     fn data(&self) -> PathBuf {
@@ -98,7 +132,7 @@ impl TestPostgres {
             self.port,
             self.folder.display()
         );
-        let mut start = as_nobody(&self.bin.join("pg_ctl"));
+        let mut start = self.program("pg_ctl");
         start.arg("-D").arg(self.data()).arg("-l").arg(self.folder.join("log")).args(["-w", "-o", &options, "start"]);
         run(&mut start, &self.folder);
     }
@@ -108,7 +142,7 @@ impl TestPostgres {
     /// # Panics
     /// When it does not stop.
     pub fn stop(&self) {
-        let mut stop = as_nobody(&self.bin.join("pg_ctl"));
+        let mut stop = self.program("pg_ctl");
         run(stop.arg("-D").arg(self.data()).args(["-w", "-m", "fast", "stop"]), &self.folder);
     }
 
@@ -205,12 +239,20 @@ fn give_away(folder: &Path) {
     }
 }
 
-fn supervise(bin: &Path, folder: &Path) -> Child {
-    let stop = as_nobody(&bin.join("pg_ctl"));
-    let mut shell = Command::new("/bin/sh");
-    shell.args(["-c", ENDS, "supervisor"]).arg(stop.get_program()).args(stop.get_args());
+fn supervise(mut shell: Command, script: &str, stop: &Command, folder: &Path) -> Child {
+    shell.args(["-c", script, "supervisor"]).arg(stop.get_program()).args(stop.get_args());
     shell.arg("-D").arg(folder.join("data")).args(["-m", "immediate", "stop"]).env("FOLDER", folder);
     shell.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0).spawn().expect("a shell")
+}
+
+fn wait_for(file: &Path) {
+    for _ in 0..1000 {
+        if file.exists() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    panic!("no disk of its own for the server: may processes have user namespaces here (user_namespaces(7))?");
 }
 
 fn run(command: &mut Command, folder: &Path) {

@@ -80,6 +80,9 @@ pub struct RunLimits {
     pub approval_wait_max_secs: u64,
     /// How long an outage before an effect is retried, in seconds. Then the run ends with `unavailable`.
     pub outage_max_secs: u64,
+    /// A worker that sends no heartbeat for so long is taken for dead, in seconds. The first activity of a run, which reads
+    /// this, has the default.
+    pub heartbeat_timeout_secs: u64,
     /// Longest time one tool call may take, in seconds; a tool's own timeout may only be shorter.
     pub tool_timeout_max_secs: u64,
     /// Longest time one model call may take, in seconds.
@@ -102,6 +105,7 @@ impl Default for RunLimits {
             tokens_max: 2_000_000,
             approval_wait_max_secs: 7 * 24 * 3600,
             outage_max_secs: 24 * 3600,
+            heartbeat_timeout_secs: 5,
             tool_timeout_max_secs: 300,
             model_timeout_secs: 300,
             inline_max_bytes: 1024,

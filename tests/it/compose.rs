@@ -4,12 +4,14 @@ use std::process::Command;
 
 use mandate_tests::workspace_folder;
 
+use crate::web_ui::prepared;
+
 #[test]
 fn the_compose_file_satisfies_the_compose_schema() {
-    let program = std::env::var_os("MANDATE_CHECK_JSONSCHEMA")
-        .expect("MANDATE_CHECK_JSONSCHEMA names the program check-jsonschema; `tools/test` installs it and sets this");
+    let python = prepared("MANDATE_PYTHON");
     let check = |file: &std::path::Path| {
-        Command::new(&program).args(["--builtin-schema", "vendor.compose-spec"]).arg(file).output().unwrap()
+        let arguments = ["-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec"];
+        Command::new(&python).args(arguments).arg(file).output().unwrap()
     };
     let compose = workspace_folder().join("docker-compose.yml");
     let said = check(&compose);

@@ -16,7 +16,7 @@ use crate::frozen::registered_as;
 
 /// How many cells of one kind and engine are tried at the same time.
 const AT_ONCE: usize = 4;
-/// How soon after the kill the next attempt or workflow task has to start. It takes nine seconds; the others of the matrix
+/// How soon after the kill the next attempt or workflow task has to start. It takes five seconds; the others of the matrix
 /// keep the machine busy meanwhile.
 const RESUMES_WITHIN: Duration = Duration::from_secs(30);
 const BO: &str = "bo@acme.example";
@@ -173,6 +173,7 @@ async fn survives(point: &str, kind: Kind, on: On) {
 async fn world(point: &str, kind: Kind, on: On, receiver: &Receiver) -> Scenario {
     let name = format!("kill-{}-{kind:?}-{on:?}", point.replace(['.', '_'], "-")).to_lowercase();
     let scenario = Scenario::on(on, &name).await.telling(&receiver.url());
+    scenario.edit("mandate.toml", "[limits]", "[limits]\nheartbeat_timeout_secs = 2");
     registered_as(&scenario, kind.lines());
     if kind != Kind::Idempotent {
         // A refund that is sent twice is paid twice.

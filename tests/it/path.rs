@@ -19,6 +19,7 @@ mod outages;
 mod pointers;
 mod quarantine;
 mod races;
+mod reconciled;
 mod repeats;
 mod reveal;
 mod run;

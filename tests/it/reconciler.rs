@@ -8,7 +8,17 @@ use mandate_domain::{
     audit::{FoundEnd, KnownBy, RecordBody},
 };
 use mandate_tests::{On, Process, Scenario, run, until};
-use temporalio_client::{RpcOptions, WorkflowDescribeOptions, WorkflowExecutionStatus};
+use temporalio_client::{RpcOptions, WorkflowDescribeOptions, WorkflowExecutionStatus, tonic::IntoRequest as _};
+use temporalio_common::protos::temporal::api::{
+    command::v1::{
+        CancelWorkflowExecutionCommandAttributes, Command, CompleteWorkflowExecutionCommandAttributes,
+        FailWorkflowExecutionCommandAttributes, command::Attributes,
+    },
+    enums::v1::CommandType,
+    failure::v1::Failure,
+    taskqueue::v1::TaskQueue,
+    workflowservice::v1::{PollWorkflowTaskQueueRequest, RespondWorkflowTaskCompletedRequest},
+};
 
 const BO: &str = "bo@acme.example";
 
@@ -106,6 +116,71 @@ fn a_run_that_ran_out_of_the_time_of_its_execution_is_closed() {
         assert_eq!(closed(&scenario).await, expected);
         scenario.audit_verify().await.ok();
     });
+}
+
+/// How a worker that is no worker of mandate ends an execution.
+fn ends(end: FoundEnd) -> Command {
+    let (kind, attributes) = match end {
+        FoundEnd::Completed => (
+            CommandType::CompleteWorkflowExecution,
+            Attributes::CompleteWorkflowExecutionCommandAttributes(
+                CompleteWorkflowExecutionCommandAttributes::default(),
+            ),
+        ),
+        FoundEnd::Cancelled => (
+            CommandType::CancelWorkflowExecution,
+            Attributes::CancelWorkflowExecutionCommandAttributes(CancelWorkflowExecutionCommandAttributes::default()),
+        ),
+        FoundEnd::Failed => (
+            CommandType::FailWorkflowExecution,
+            Attributes::FailWorkflowExecutionCommandAttributes(FailWorkflowExecutionCommandAttributes {
+                failure: Some(Failure { message: "it cannot go on".to_owned(), ..Failure::default() }),
+            }),
+        ),
+        FoundEnd::Terminated | FoundEnd::TimedOut | FoundEnd::Gone => panic!("no worker does that: {end:?}"),
+    };
+    Command { command_type: kind.into(), attributes: Some(attributes), ..Command::default() }
+}
+
+/// Takes the next workflow task of the scenario's queue, and ends its execution with it.
+async fn end_as_another_worker(scenario: &Scenario, end: FoundEnd) {
+    let mut service = scenario.server.client.connection().workflow_service();
+    let (namespace, identity) = ("default".to_owned(), "another worker".to_owned());
+    let task_queue = Some(TaskQueue { name: scenario.name.clone(), ..TaskQueue::default() });
+    let poll =
+        PollWorkflowTaskQueueRequest { namespace: namespace.clone(), task_queue, identity, ..Default::default() };
+    let task = service.poll_workflow_task_queue(poll.into_request()).await.unwrap().into_inner();
+    let commands = vec![ends(end)];
+    let (task_token, identity) = (task.task_token, "another worker".to_owned());
+    let answer =
+        RespondWorkflowTaskCompletedRequest { task_token, commands, identity, namespace, ..Default::default() };
+    service.respond_workflow_task_completed(answer.into_request()).await.unwrap();
+}
+
+#[test]
+fn a_run_that_another_worker_ended_is_closed_as_its_execution_ended() {
+    let ways = [
+        (FoundEnd::Completed, RunState::Failed, EndReason::Lost),
+        (FoundEnd::Failed, RunState::Failed, EndReason::Lost),
+        (FoundEnd::Cancelled, RunState::Cancelled, EndReason::Cancelled),
+    ];
+    run(join_all(ways.into_iter().map(async |(end, state, reason)| {
+        let scenario = world(&format!("ended-{}", end.as_str())).await;
+        let worker = scenario.start_worker().await;
+        scenario.start_run("Refund order o1").await;
+        scenario.pending_id().await;
+        worker.kill().await;
+        let wake = if end == FoundEnd::Cancelled { "cancel" } else { "signal" };
+        let arguments = if end == FoundEnd::Cancelled { &[][..] } else { &["--name", "approve"] };
+        scenario.temporal(&[&["workflow", wake, "--workflow-id", &scenario.name], arguments].concat()).await.ok();
+        end_as_another_worker(&scenario, end).await;
+        scenario.wait_closed().await;
+        let _worker = scenario.start_worker().await;
+        scenario.reconcile_until_closed().await;
+        assert_eq!(closed(&scenario).await, (end, state, Some(reason), 0));
+        assert!(scenario.payments().await.is_empty());
+        scenario.audit_verify().await.ok();
+    })));
 }
 
 /// A refund is paid and not answered; its worker dies, and the run is terminated. A worker that looks is left.

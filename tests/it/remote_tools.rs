@@ -1,10 +1,13 @@
-//! Runs whose tools are reached over HTTP, on a real Temporal server: an HTTP tool, and a tool of an MCP server that was
-//! written with the SDK of the protocol's authors. What was done is read from the servers' own records.
+//! Runs whose tools are reached over HTTP, on a real Temporal server: an HTTP tool, and tools of MCP servers that were
+//! written with the SDKs of the protocol's authors, of both its eras. What was done is read from the servers' own records.
 
-use std::path::{Path, PathBuf};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
-use mandate_tests::{Behaviour, Orders, Process, Scenario, program, run, until};
-use serde_json::Value;
+use mandate_tests::{Behaviour, Https, Orders, Process, Scenario, program, run, until, workspace_folder};
+use serde_json::{Value, json};
 
 use crate::web_ui::prepared;
 
@@ -100,6 +103,31 @@ fn a_plain_http_tool_that_fails_waits_for_a_person() {
     });
 }
 
+#[test]
+fn a_server_over_tls_is_sent_nothing_until_its_authority_is_believed() {
+    run(async {
+        let orders = Orders::behaving(Behaviour::Well, false).await;
+        let folder = tempfile::tempdir().unwrap();
+        let way = Https::to(orders.address(), folder.path()).await;
+        let host = way.host();
+        let server = format!("\n[servers.orders]\nbase_url = \"https://{host}/v1\"\nallow_internal = [\"{host}\"]\n");
+        let scenario = cancels_orders("https-tool", &server, "", HTTP).await;
+        let doubts = scenario.start_worker().await;
+        scenario.start_run("Cancel order o1").await;
+        until("the refused certificate is shown", async || {
+            let raw = scenario.describe().await.into_raw();
+            format!("{:?}", raw.pending_activities).contains("no authority that this machine believes").then_some(())
+        })
+        .await;
+        assert!(orders.asked().is_empty());
+        doubts.stop().await;
+        let _worker = scenario.worker_with_env(&[way.believed()]).await;
+        assert!(scenario.answer().await.contains("o1 is cancelled"));
+        assert_eq!((orders.asked().len(), orders.done().len()), (1, 1));
+        scenario.audit_verify().await.ok();
+    });
+}
+
 /// The server of the SDK, and the file with its record.
 pub(crate) struct Sdk {
     process: Process,
@@ -111,12 +139,21 @@ impl Sdk {
     pub(crate) async fn start(scenario: &Path, mode: &str, port: u16) -> Self {
         let modules = PathBuf::from(prepared("MANDATE_NODE_MODULES"));
         let script = modules.parent().unwrap().join("orders-http.mjs");
-        let record = scenario.join("orders.jsonl");
-        let path = std::env::var("PATH").unwrap();
-        let arguments = [script.to_str().unwrap(), record.to_str().unwrap(), mode, &port.to_string()];
-        let arguments: Vec<&str> = ["node"].into_iter().chain(arguments).collect();
-        let log = scenario.join(format!("orders-{mode}.log"));
-        let process = Process::start(Path::new("/usr/bin/env"), &arguments, &[("PATH", &path)], scenario, log).await;
+        let port = port.to_string();
+        Self::run(scenario, mode, |record| vec!["node".into(), script, record, mode.into(), port.into()]).await
+    }
+
+    /// The SDK for Python, whose servers hold no session.
+    async fn stateless(scenario: &Path) -> Self {
+        let script = workspace_folder().join("tests/python/orders_http.py");
+        Self::run(scenario, "stateless", |record| vec![prepared("MANDATE_PYTHON").into(), script, record]).await
+    }
+
+    async fn run(scenario: &Path, mode: &str, command: impl FnOnce(PathBuf) -> Vec<PathBuf>) -> Self {
+        let (record, log) = (scenario.join("orders.jsonl"), scenario.join(format!("orders-{mode}.log")));
+        let (path, command) = (std::env::var("PATH").unwrap(), command(record.clone()));
+        let command: Vec<&str> = command.iter().map(|word| word.to_str().unwrap()).collect();
+        let process = Process::start(Path::new("/usr/bin/env"), &command, &[("PATH", &path)], scenario, log).await;
         let port = until("it listens", async || process.log().lines().next()?.parse().ok()).await;
         Self { process, record, port }
     }
@@ -140,6 +177,26 @@ fn a_tool_of_an_mcp_server_over_http_is_called_once_and_its_annotations_count_fo
         assert!(scenario.answer().await.contains("o1 is cancelled"));
         let [done] = sdk.done().try_into().unwrap();
         assert!(done["key"].as_str().unwrap().starts_with("mcp-http/"), "{done}");
+        scenario.audit_verify().await.ok();
+        drop(sdk.process);
+    });
+}
+
+#[test]
+fn a_tool_of_an_mcp_server_without_sessions_is_called_once_over_tls() {
+    run(async {
+        let folder = tempfile::tempdir().unwrap();
+        let sdk = Sdk::stateless(folder.path()).await;
+        let way = Https::to(SocketAddr::from(([127, 0, 0, 1], sdk.port)), folder.path()).await;
+        let host = way.host();
+        let server = format!("\n[servers.orders]\nurl = \"https://{host}/mcp\"\nallow_internal = [\"{host}\"]\n");
+        let scenario = cancels_orders("mcp-stateless", &server, "", MCP).await;
+        let _worker = scenario.worker_with_env(&[way.believed()]).await;
+        scenario.start_run("Cancel order o1").await;
+        assert!(scenario.answer().await.contains("o1 is cancelled"));
+        let [done] = sdk.done().try_into().unwrap();
+        assert!(done["key"].as_str().unwrap().starts_with("mcp-stateless/"), "{done}");
+        assert_eq!((&done["revision"], &done["session"]), (&json!("2026-07-28"), &Value::Null));
         scenario.audit_verify().await.ok();
         drop(sdk.process);
     });

@@ -20,6 +20,7 @@ mod binaries;
 mod choices;
 mod database;
 mod history;
+mod https;
 pub mod keys;
 mod link;
 mod orders;
@@ -40,6 +41,7 @@ pub use binaries::{cargo, profile_folder, program, target_folder, workspace_fold
 pub use choices::Choices;
 pub use database::{Call, Payment};
 pub use history::{Event, History};
+pub use https::Https;
 pub use link::Link;
 pub use orders::{Behaviour, Order, Orders};
 pub use poll::{LONG, LONG_FOR_MANY, pass, until, until_among_many, until_it_holds, until_within};

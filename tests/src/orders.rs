@@ -80,6 +80,11 @@ impl Orders {
         self.record.lock().unwrap().behaviour = behaviour;
     }
 
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// `[servers.orders]` of an operating folder.
     pub fn server_toml(&self) -> String {
         let host = self.address;

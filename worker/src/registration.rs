@@ -15,8 +15,8 @@ use crate::{connection::Temporal, output, search_attributes::SEARCH_ATTRIBUTES};
 
 /// How long activities may go on after the worker was asked to end.
 const GRACEFUL_SHUTDOWN: Duration = Duration::from_secs(10);
-/// How often heartbeats are sent at most. Activities have heartbeat timeouts of five seconds: the SDK's own default
-/// of four fifths of it would leave a second for the way to the server.
+/// How often heartbeats are sent at most. The SDK's own default is four fifths of the heartbeat timeout, which would leave
+/// a second of five for the way to the server.
 const HEARTBEAT_EVERY: Duration = Duration::from_secs(1);
 /// How long a workflow task waits for the worker that has its run cached. A killed worker costs this much.
 const STICKY_TIMEOUT: Duration = Duration::from_secs(3);

@@ -1,6 +1,6 @@
 //! One table: timeouts, heartbeat, retries and Web UI summary of each activity.
 //!
-//! Every activity heartbeats, so a dead worker is noticed after [`HEARTBEAT_TIMEOUT`] whatever the effect may take, and
+//! Every activity heartbeats, so a dead worker is noticed after `heartbeat_timeout_secs` whatever the effect may take, and
 //! is retried until an outage has lasted `outage_max_secs`. What must not be retried says so in its failure.
 
 use std::time::Duration;
@@ -15,8 +15,6 @@ use temporalio_workflow::{
     ActivityCancellationType, ActivityCloseTimeouts, ActivityOptions, RetryPolicy, WorkflowCancellationToken,
 };
 
-/// A worker that sends no heartbeat for so long is taken for dead.
-const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time for everything in an activity that is not the effect itself: connecting, store, policy.
 const MARGIN: Duration = Duration::from_mins(1);
 /// One attempt of an activity that only touches the store.
@@ -38,7 +36,7 @@ struct Row {
 }
 
 impl Row {
-    fn options(self, token: WorkflowCancellationToken) -> ActivityOptions {
+    fn options(self, limits: &RunLimits, token: WorkflowCancellationToken) -> ActivityOptions {
         let retries = RetryPolicy::builder()
             .initial_interval(Duration::from_secs(1))
             .backoff_coefficient(2.0)
@@ -50,7 +48,7 @@ impl Row {
         };
         let summary: String = render::escape_line(&self.summary).chars().take(SUMMARY_CHARS_MAX).collect();
         ActivityOptions::with_close_timeouts(timeouts)
-            .heartbeat_timeout(HEARTBEAT_TIMEOUT)
+            .heartbeat_timeout(Duration::from_secs(limits.heartbeat_timeout_secs))
             .cancellation_type(ActivityCancellationType::WaitCancellationCompleted)
             .cancellation_token(token)
             .retry_policy(retries)
@@ -64,7 +62,8 @@ fn outage(limits: &RunLimits) -> Duration {
 }
 
 pub(crate) fn open_run(agent: &str, limits: &RunLimits, token: WorkflowCancellationToken) -> ActivityOptions {
-    Row { attempt: STORE_ATTEMPT + MARGIN, overall: outage(limits), summary: format!("open · {agent}") }.options(token)
+    Row { attempt: STORE_ATTEMPT + MARGIN, overall: outage(limits), summary: format!("open · {agent}") }
+        .options(limits, token)
 }
 
 pub(crate) fn invoke_model(
@@ -74,7 +73,7 @@ pub(crate) fn invoke_model(
     token: WorkflowCancellationToken,
 ) -> ActivityOptions {
     let attempt = Duration::from_secs(limits.model_timeout_secs) + MARGIN;
-    Row { attempt, overall: outage(limits) + attempt, summary: format!("turn {turn} · {model}") }.options(token)
+    Row { attempt, overall: outage(limits) + attempt, summary: format!("turn {turn} · {model}") }.options(limits, token)
 }
 
 pub(crate) fn call_tool(
@@ -88,11 +87,11 @@ pub(crate) fn call_tool(
     let released = released_by.map(|request| format!(" · released by {request}")).unwrap_or_default();
     let undoes = call.id.undoes().map(|undone| format!(" · undoes {undone}")).unwrap_or_default();
     let summary = format!("{}{undoes}{released}", call.tool);
-    Row { attempt, overall: outage(limits) + attempt, summary }.options(token)
+    Row { attempt, overall: outage(limits) + attempt, summary }.options(limits, token)
 }
 
-pub(crate) fn look_up(call: ToolCallId, token: WorkflowCancellationToken) -> ActivityOptions {
-    Row { attempt: STORE_ATTEMPT, overall: LOOK_UP, summary: format!("what became of {call}?") }.options(token)
+pub(crate) fn look_up(call: ToolCallId, limits: &RunLimits, token: WorkflowCancellationToken) -> ActivityOptions {
+    Row { attempt: STORE_ATTEMPT, overall: LOOK_UP, summary: format!("what became of {call}?") }.options(limits, token)
 }
 
 pub(crate) fn review_approval(
@@ -100,7 +99,7 @@ pub(crate) fn review_approval(
     limits: &RunLimits,
     token: WorkflowCancellationToken,
 ) -> ActivityOptions {
-    Row { attempt: STORE_ATTEMPT, overall: outage(limits), summary: format!("review {request}") }.options(token)
+    Row { attempt: STORE_ATTEMPT, overall: outage(limits), summary: format!("review {request}") }.options(limits, token)
 }
 
 pub(crate) fn review_instruction(word: &Word, limits: &RunLimits, token: WorkflowCancellationToken) -> ActivityOptions {
@@ -111,13 +110,13 @@ pub(crate) fn review_instruction(word: &Word, limits: &RunLimits, token: Workflo
         }
         Word::Expiry { question } => format!("expire {question}"),
     };
-    Row { attempt: STORE_ATTEMPT, overall: outage(limits), summary }.options(token)
+    Row { attempt: STORE_ATTEMPT, overall: outage(limits), summary }.options(limits, token)
 }
 
-pub(crate) fn notify(notice: NoticeId, token: WorkflowCancellationToken) -> ActivityOptions {
-    Row { attempt: NOTIFY_ATTEMPT, overall: NOTIFY_FOR, summary: format!("notify {notice}") }.options(token)
+pub(crate) fn notify(notice: NoticeId, limits: &RunLimits, token: WorkflowCancellationToken) -> ActivityOptions {
+    Row { attempt: NOTIFY_ATTEMPT, overall: NOTIFY_FOR, summary: format!("notify {notice}") }.options(limits, token)
 }
 
 pub(crate) fn close_run(state: &str, limits: &RunLimits, token: WorkflowCancellationToken) -> ActivityOptions {
-    Row { attempt: STORE_ATTEMPT, overall: outage(limits), summary: format!("close · {state}") }.options(token)
+    Row { attempt: STORE_ATTEMPT, overall: outage(limits), summary: format!("close · {state}") }.options(limits, token)
 }

@@ -16,6 +16,7 @@ use super::{
     SetUpIdentitiesError,
     settings::{JWKS_BYTES_MAX, JwksSource, JwksUrl},
 };
+use crate::egress::Unanswered;
 
 /// Longest time for a whole answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
@@ -151,14 +152,6 @@ async fn from_url(http: &reqwest::Client, url: &JwksUrl) -> Result<Vec<u8>, Stri
     Ok(bytes)
 }
 
-// The library's own text names the URL again.
 fn broken(error: &reqwest::Error) -> String {
-    let reason = if error.is_timeout() {
-        "no answer in time"
-    } else if error.is_connect() {
-        "no connection"
-    } else {
-        "the connection broke"
-    };
-    reason.to_owned()
+    Unanswered::from(error).reason
 }

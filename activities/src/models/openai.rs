@@ -16,6 +16,7 @@ use serde_json::Value;
 use super::{ModelError, ModelProvider, may_send};
 use crate::{
     catalog::{Price, SecretRef},
+    egress::Unanswered,
     governed::RecordedPermit,
 };
 
@@ -123,18 +124,11 @@ async fn read(mut answer: reqwest::Response) -> Result<Vec<u8>, ModelError> {
     Ok(bytes)
 }
 
-// The library's own text names the URL, which may hold a key, so only the kind is told.
 fn unreachable(error: &reqwest::Error) -> ModelError {
-    let reason = if error.is_timeout() {
-        "no answer in time"
-    } else if error.is_connect() {
-        "no connection"
-    } else if error.is_builder() {
+    if error.is_builder() {
         return ModelError::Refused { reason: "the base URL is not valid".to_owned() };
-    } else {
-        "the connection broke"
-    };
-    ModelError::Unreachable { reason: reason.to_owned() }
+    }
+    ModelError::Unreachable { reason: Unanswered::from(error).reason }
 }
 
 fn refusal(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> ModelError {

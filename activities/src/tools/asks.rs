@@ -266,7 +266,8 @@ struct Conversation {
 impl ClientHandler for Governed {
     fn get_info(&self) -> ClientConfig {
         let forms = ElicitationCapability::default().with_form(FormElicitationCapability::default());
-        let capabilities = ClientCapabilities::builder().enable_elicitation_with(forms).build();
+        let mut capabilities = ClientCapabilities::default();
+        capabilities.elicitation = Some(forms);
         ClientConfig::new(capabilities, Implementation::new("mandate", env!("CARGO_PKG_VERSION")))
     }
 

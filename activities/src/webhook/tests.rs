@@ -109,7 +109,7 @@ async fn without_a_connection_nothing_was_sent() {
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let (_folder, webhook) = webhook(&format!("http://{}", socket.local_addr().unwrap()), SECRET, 5);
     let error = webhook.send(&permit(), &webhook.keys().await.unwrap(), &message()).await.unwrap_err();
-    assert_eq!(error.to_string(), "the webhook was not told: no connection");
+    assert_eq!(error.to_string(), "the webhook was not told: no connection: Connection refused (os error 111)");
 }
 
 #[tokio::test]

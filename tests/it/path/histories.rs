@@ -1,4 +1,5 @@
-//! What a Temporal server would say of executions: their starts, and the messages that a test says they received.
+//! What a Temporal server would say of executions: their starts, the messages that a test says they received, how they
+//! ended, and its list of them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -7,7 +8,7 @@ use std::{
 
 use futures::future::BoxFuture;
 use mandate_activities::executions::{Executions, Listed, LookUpError, MessageEvent, Standing, StartedExecution};
-use mandate_domain::{ChainHead, Digest, Evidence};
+use mandate_domain::{ChainHead, Digest, Evidence, audit::FoundEnd};
 
 type Execution = (String, String);
 
@@ -17,6 +18,12 @@ pub(super) struct Histories {
     started: Mutex<BTreeMap<Execution, StartedExecution>>,
     /// By run id, name and position.
     messages: Mutex<BTreeMap<(String, String, u32), MessageEvent>>,
+    /// The longest chain that an execution has seen, by run id.
+    seen: Mutex<BTreeMap<String, ChainHead>>,
+    /// By workflow id.
+    ended: Mutex<BTreeMap<String, Standing>>,
+    /// Pages of the list, each with the token of the next one.
+    pages: Mutex<BTreeMap<Vec<u8>, Listed>>,
 }
 
 impl Histories {
@@ -30,6 +37,23 @@ impl Histories {
         let mut started = self.started.lock().unwrap();
         let known = started.get_mut(&(workflow_id.to_owned(), run_id.to_owned())).unwrap();
         known.continued_run_id = Some(before.to_owned());
+    }
+
+    /// The only execution of a run has ended.
+    pub(super) fn end(&self, workflow_id: &str, run_id: &str, end: FoundEnd) {
+        let first_run_id = Some(run_id.to_owned());
+        let standing = Standing { run_id: run_id.to_owned(), first_run_id, end: Some(end), is_continued: false };
+        self.ended.lock().unwrap().insert(workflow_id.to_owned(), standing);
+    }
+
+    /// An execution has seen so much of its chain.
+    pub(super) fn saw(&self, run_id: &str, head: ChainHead) {
+        self.seen.lock().unwrap().insert(run_id.to_owned(), head);
+    }
+
+    /// The list has a page, which is asked for with `token`.
+    pub(super) fn list(&self, token: &[u8], page: Listed) {
+        self.pages.lock().unwrap().insert(token.to_vec(), page);
     }
 
     /// An execution received a message as the first one of this name, at a time in milliseconds since 1970-01-01 UTC, and
@@ -85,16 +109,19 @@ impl Executions for Histories {
         Box::pin(async { Ok(None) })
     }
 
-    /// Nobody reconciles these executions.
-    fn standing<'a>(&'a self, _: &'a str, _: Option<&'a str>) -> BoxFuture<'a, Result<Option<Standing>, LookUpError>> {
-        Box::pin(async { Ok(None) })
+    fn standing<'a>(
+        &'a self,
+        workflow_id: &'a str,
+        _: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<Option<Standing>, LookUpError>> {
+        Box::pin(async move { Ok(self.ended.lock().unwrap().get(workflow_id).cloned()) })
     }
 
-    fn witness<'a>(&'a self, _: &'a str, _: &'a str) -> BoxFuture<'a, Result<Option<ChainHead>, LookUpError>> {
-        Box::pin(async { Ok(None) })
+    fn witness<'a>(&'a self, _: &'a str, run_id: &'a str) -> BoxFuture<'a, Result<Option<ChainHead>, LookUpError>> {
+        Box::pin(async move { Ok(self.seen.lock().unwrap().get(run_id).cloned()) })
     }
 
-    fn listed<'a>(&'a self, _: &'a str, _: Vec<u8>) -> BoxFuture<'a, Result<Listed, LookUpError>> {
-        Box::pin(async { Ok(Listed::default()) })
+    fn listed<'a>(&'a self, _: &'a str, token: Vec<u8>) -> BoxFuture<'a, Result<Listed, LookUpError>> {
+        Box::pin(async move { Ok(self.pages.lock().unwrap().get(&token).cloned().unwrap_or_default()) })
     }
 }

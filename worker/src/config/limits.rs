@@ -17,6 +17,9 @@ const INLINE_BYTES_MAX: u64 = 64 * 1024;
 /// Smallest part of a result that a model is given, in bytes: it has to hold what is said of the rest.
 const RESULT_BYTES_MIN: u64 = 1024;
 
+/// Shortest heartbeat timeout, in seconds: workers beat once in a second.
+const HEARTBEAT_SECS_MIN: u64 = 2;
+
 /// Bounds at which zero is a choice; elsewhere it would stop every run.
 const ZERO_ALLOWED: [&str; 3] = ["tool_calls_max", "inline_max_bytes", "outage_max_secs"];
 
@@ -76,6 +79,7 @@ fn is_within(problems: &Problems, key: &str, number: &At<u64>, upper: Option<u64
         return false;
     }
     let lowest = match key {
+        "heartbeat_timeout_secs" => HEARTBEAT_SECS_MIN,
         "result_max_bytes" => RESULT_BYTES_MIN,
         _ => u64::from(!ZERO_ALLOWED.contains(&key)),
     };

@@ -123,7 +123,7 @@ async fn keys_that_cannot_be_had_are_tried_for_again_and_the_reason_is_told() {
     let unused = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let source = JwksSource::Url(format!("http://{unused}/jwks").parse().unwrap());
     let error = prove(&Identities::new(settings(source)).unwrap(), &token).await.unwrap_err();
-    assert_eq!(error.reason, "no connection");
+    assert_eq!(error.reason, "no connection: Connection refused (os error 111)");
 }
 
 #[tokio::test]

@@ -151,7 +151,8 @@ async fn no_connection_is_unreachable() {
     drop(listener);
     let permit = RecordedPermit::unrecorded(EffectId::Model(1));
     let error = provider(url).complete(&permit, &request()).await.unwrap_err();
-    assert_eq!(error, ModelError::Unreachable { reason: "no connection".to_owned() });
+    let reason = "no connection: Connection refused (os error 111)".to_owned();
+    assert_eq!(error, ModelError::Unreachable { reason });
 }
 
 #[test]

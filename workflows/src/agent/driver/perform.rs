@@ -126,7 +126,7 @@ impl Driver<'_> {
 
     pub(super) fn look_up(&mut self, call: ToolCallId) {
         let Some(run) = self.pointer() else { return };
-        let options = options::look_up(call, WorkflowCancellationToken::new());
+        let options = self.run(|run| options::look_up(call, &run.limits(), WorkflowCancellationToken::new()));
         let input = CallToolInput { run, call, purpose: CallPurpose::LookUp };
         let ctx = self.ctx;
         self.tasks.push(async move {
@@ -177,7 +177,7 @@ impl Driver<'_> {
 
     pub(super) fn notify(&mut self, notice: NoticeId) {
         let Some(run) = self.pointer() else { return };
-        let options = options::notify(notice, self.notices.clone());
+        let options = self.run(|run| options::notify(notice, &run.limits(), self.notices.clone()));
         let input = NotifyInput { run, notice };
         let ctx = self.ctx;
         self.tasks.push(async move {
