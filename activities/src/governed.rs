@@ -108,13 +108,7 @@ impl Governed {
     /// Begins to write: refuses a store that is behind the run, and records what the workflow refused since the last
     /// activity.
     async fn begin(&self, run: &Admitted) -> Result<Tx, ActivityFailure> {
-        let mut tx = self.store.begin(&run.chain).await?;
-        if let Err(behind) = tx.check_seen(&run.pointer.audit).await
-            && on(Guard::StoreBehind)
-        {
-            drop(tx);
-            return Err(self.wrong_store(&run.origin, &run.chain.workflow_id, behind).await?);
-        }
+        let mut tx = self.begin_behind(run, &run.pointer.audit).await?;
         if let Some(refused) = &run.pointer.refused_messages {
             let body = RecordBody::MessagesRefused { count: refused.count, last_reason: refused.last_reason.clone() };
             let key = format!("messages/{}", refused.count);
@@ -122,6 +116,18 @@ impl Governed {
             let other = tx.recorded(&key).await?.is_some_and(|recorded| recorded != body);
             let key = if other { format!("{key}/{}", run.origin.run_id) } else { key };
             self.append(&mut tx, run, key, body).await?;
+        }
+        Ok(tx)
+    }
+
+    /// A transaction on a chain of which so much was seen: a store that has less is an older copy.
+    async fn begin_behind(&self, run: &Admitted, seen: &ChainHead) -> Result<Tx, ActivityFailure> {
+        let mut tx = self.store.begin(&run.chain).await?;
+        if let Err(behind) = tx.check_seen(seen).await
+            && on(Guard::StoreBehind)
+        {
+            drop(tx);
+            return Err(self.wrong_store(&run.origin, &run.chain.workflow_id, behind).await?);
         }
         Ok(tx)
     }

@@ -24,6 +24,7 @@ use crate::{
 
 mod answer;
 mod asks;
+mod blot;
 mod builtin;
 mod child;
 mod http;

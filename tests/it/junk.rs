@@ -13,6 +13,8 @@ const AT_ONCE: usize = 8;
 const WAVE_MAX: u64 = 300;
 const WAVE_LAST: usize = 1_200;
 const TEXT_BYTES: usize = 1024;
+/// One of so many is signed, wrongly, and only those are reviewed: a review takes an activity.
+const SIGNED_OF: u64 = 25;
 /// Far less than the server's own bounds of an execution: 51,200 events and 50 MiB.
 const EVENTS_MAX: usize = 12_000;
 const BYTES_MAX: usize = 5_000_000;
@@ -22,12 +24,12 @@ const MALLORY: &str = "mallory@acme.example";
 /// One message that says nothing: the signal and its input.
 fn junk(choices: &mut Choices, request: &PendingRequest) -> (&'static str, String) {
     let signal = if choices.flip() { "approve" } else { "reject" };
-    let input = match choices.below(5) {
-        0 => "[1, 2".to_owned(),
-        1 => json!("x".repeat(TEXT_BYTES)).to_string(),
-        2 => json!({ "request_id": "r9-000000", "by": BO }).to_string(),
-        3 => json!({ "request_id": "r9-000000", "by": BO, "comment": "x".repeat(TEXT_BYTES) }).to_string(),
-        _ => wrongly_signed(request).to_string(),
+    let input = match choices.below(SIGNED_OF) {
+        0 => wrongly_signed(request).to_string(),
+        other if other % 4 == 0 => "[1, 2".to_owned(),
+        other if other % 4 == 1 => json!("x".repeat(TEXT_BYTES)).to_string(),
+        other if other % 4 == 2 => json!({ "request_id": "r9-000000", "by": BO }).to_string(),
+        _ => json!({ "request_id": "r9-000000", "by": BO, "comment": "x".repeat(TEXT_BYTES) }).to_string(),
     };
     (signal, input)
 }

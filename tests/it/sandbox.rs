@@ -2,12 +2,15 @@
 //! their environment is what configuration names, and how they ended is said.
 
 use std::{
-    collections::BTreeSet,
+    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
 };
 
-use mandate_activities::{catalog::ServerSettings, tools::CallToolError};
+use mandate_activities::{
+    catalog::{EnvValue, SecretRef, ServerSettings},
+    tools::CallToolError,
+};
 use mandate_domain::ToolDefinition;
 use mandate_tests::{Process, Scenario, program, run, say, until, until_it_holds};
 use nix::{
@@ -143,8 +146,22 @@ async fn a_server_sees_no_more_of_the_environment_than_its_configuration_names()
     assert!(std::env::vars_os().count() > 3, "there is something that could leak");
     let fixture = Fixture::rogue(&["env", "refund_payment"], |_| {});
     let answer = fixture.call(&refund(), 0, cents(100)).await.unwrap();
-    let names: BTreeSet<String> = serde_json::from_str(&answer.text).unwrap();
-    assert_eq!(names, ["HOME", "PATH", "PLAIN"].map(str::to_owned).into());
+    let seen: BTreeMap<String, String> = serde_json::from_str(&answer.text).unwrap();
+    assert_eq!(seen.keys().map(String::as_str).collect::<Vec<_>>(), ["HOME", "PATH", "PLAIN"]);
+    fixture.tools.close().await;
+}
+
+#[tokio::test]
+async fn a_secret_that_a_server_repeats_is_not_told() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("token"), "s3cret-token").unwrap();
+    let reference = SecretRef::File(folder.path().join("token"));
+    let fixture = Fixture::rogue(&["env", "refund_payment"], |settings| {
+        settings.env.insert("TOKEN".to_owned(), EnvValue::Secret(reference));
+    });
+    let answer = fixture.call(&refund(), 0, cents(100)).await.unwrap();
+    let seen: BTreeMap<String, String> = serde_json::from_str(&answer.text).unwrap();
+    assert_eq!((seen["TOKEN"].as_str(), seen["PLAIN"].as_str()), ("[secret]", "1"));
     fixture.tools.close().await;
 }
 

@@ -138,18 +138,10 @@ impl Governed {
     /// A further attempt of a call of which this store knows nothing: the one before it may have known a newer store. What
     /// Temporal's history has seen of the run is compared with it before anything is begun.
     pub(super) async fn not_behind_history(&self, caller: &Caller, run: &Admitted) -> Result<(), ActivityFailure> {
-        let seen = self.executions.witness(&caller.workflow_id, &caller.run_id).await?;
-        let mut tx = self.store.begin(&run.chain).await?;
-        match seen {
-            Some(seen) if on(Guard::StoreBehind) => match tx.check_seen(&seen).await {
-                Err(behind @ StoreError::BehindRun { .. }) => {
-                    drop(tx);
-                    Err(self.wrong_store(&run.origin, &run.chain.workflow_id, behind).await?)
-                }
-                checked => Ok(checked?),
-            },
-            Some(_) | None => Ok(()),
+        if let Some(seen) = self.executions.witness(&caller.workflow_id, &caller.run_id).await? {
+            self.begin_behind(run, &seen).await?;
         }
+        Ok(())
     }
 
     /// Records that a run was brought to a store that is not its own or is an old copy of it, and gives back the

@@ -309,7 +309,7 @@ impl Governed {
         if let Some(outcome) = overtaken(&mut tx, effect.clone(), judged).await? {
             return Ok(Decided::Ended(outcome));
         }
-        let undoes = !recorded.id.undo && tx.is_undoing().await? && on(Guard::Undoing);
+        let undoes = !recorded.id.undo && run.is_undoing(&mut tx).await? && on(Guard::Undoing);
         if undoes || (tx.is_closed() && on(Guard::ClosedRun)) {
             return Ok(Decided::Ended(self.run_ended(tx, run, recorded.id, begun).await?));
         }

@@ -7,7 +7,10 @@ use mandate_domain::{Arguments, DataClass, EffectId, ProposedCall, ToolCallId, T
 use serde_json::{Map, Value};
 
 use super::{Admitted, Governed};
-use crate::{failure::ActivityFailure, store::EffectState};
+use crate::{
+    failure::ActivityFailure,
+    store::{EffectState, StoreError, Tx},
+};
 
 impl Admitted {
     /// How a call of this tool would be undone, where the agent wants that.
@@ -15,6 +18,11 @@ impl Admitted {
         let undo = tool.undo.as_ref().filter(|_| !self.row.opened.compensate.is_empty())?;
         let by = self.row.tools.iter().find(|by| by.name == undo.tool)?;
         Some(UndoSummary { tool: by.name.to_string(), timeout_secs: by.timeout_secs })
+    }
+
+    /// Whether undoing has begun. It never does for an agent that does not want it.
+    pub(super) async fn is_undoing(&self, tx: &mut Tx) -> Result<bool, StoreError> {
+        Ok(!self.row.opened.compensate.is_empty() && tx.is_undoing().await?)
     }
 }
 

@@ -127,7 +127,7 @@ impl Governed {
     ) -> Result<Decided, ActivityFailure> {
         let effect = EffectId::Model(input.turn);
         let mut tx = self.begin(run).await?;
-        let undoes = tx.is_undoing().await? && on(Guard::Undoing);
+        let undoes = run.is_undoing(&mut tx).await? && on(Guard::Undoing);
         if undoes || (tx.is_closed() && on(Guard::ClosedRun)) {
             // A reset workflow execution, or an attempt that outlived its run.
             drop(tx);

@@ -7,24 +7,18 @@
 //!
 //! Forms alone: a server gets no model (`sampling`), no folders (`roots`), and nobody who follows its links (`url`).
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::collections::BTreeMap;
 
 use mandate_domain::{ToolName, tool::arguments::ArgumentsSchema};
-use rmcp::{
-    ClientHandler, RoleClient,
-    model::{
-        ClientCapabilities, ClientConfig, ElicitRequestParams, ElicitResult, ElicitationAction, ElicitationCapability,
-        ElicitationSchema, ErrorData, FormElicitationCapability, Implementation, InputRequest, InputRequiredResult,
-    },
-    service::RequestContext,
-};
+use rmcp::model::{ElicitRequestParams, ElicitationSchema, InputRequest, InputRequiredResult};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::ToolAnswer;
+
+mod client;
+
+pub(super) use client::Governed;
 
 /// Most bytes of all that a server asks for, with its state.
 const ASKS_BYTES_MAX: usize = 64 * 1024;
@@ -242,115 +236,11 @@ impl Told {
     }
 }
 
-/// The client: it offers forms, and answers neither sampling nor roots.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Governed {
-    calls: Arc<Mutex<Calls>>,
-}
-
-#[derive(Debug, Default)]
-struct Calls {
-    next: u64,
-    under_way: BTreeMap<u64, Conversation>,
-}
-
-#[derive(Debug, Default)]
-struct Conversation {
-    told: Vec<(Form, Value)>,
-    /// What was put off, by its ordinal.
-    asked: BTreeMap<String, Form>,
-    /// What it cannot get, in half a sentence.
-    refused: Option<String>,
-}
-
-impl ClientHandler for Governed {
-    fn get_info(&self) -> ClientConfig {
-        let forms = ElicitationCapability::default().with_form(FormElicitationCapability::default());
-        let mut capabilities = ClientCapabilities::default();
-        capabilities.elicitation = Some(forms);
-        ClientConfig::new(capabilities, Implementation::new("mandate", env!("CARGO_PKG_VERSION")))
-    }
-
-    async fn create_elicitation(
-        &self,
-        request: ElicitRequestParams,
-        _: RequestContext<RoleClient>,
-    ) -> Result<ElicitResult, ErrorData> {
-        Ok(self.asked(Form::of(request)))
-    }
-}
-
-impl Governed {
-    /// A call begins, with what the server was told before.
-    pub(super) fn begin(&self, told: Option<&Told>) -> Talk {
-        let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
-        calls.next += 1;
-        let number = calls.next;
-        let told = told.map(|told| told.pairs.clone()).unwrap_or_default();
-        calls.under_way.insert(number, Conversation { told, ..Conversation::default() });
-        Talk { with: self.clone(), number }
-    }
-
-    /// What a server asks while calls are under way. With two of them nobody can tell which one asks, and both go without.
-    fn asked(&self, form: Result<Form, String>) -> ElicitResult {
-        let put_off = ElicitResult::new(ElicitationAction::Cancel);
-        let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
-        let alone = calls.under_way.len() == 1;
-        let Some(mut conversation) = calls.under_way.first_entry().filter(|_| alone) else { return put_off };
-        let conversation = conversation.get_mut();
-        match form {
-            Ok(form) => {
-                if let Some((_, response)) = conversation.told.iter().find(|(asked, _)| *asked == form) {
-                    return serde_json::from_value(response.clone()).unwrap_or(put_off);
-                }
-                conversation.asked.insert(conversation.asked.len().to_string(), form);
-            }
-            Err(why) => conversation.refused = Some(why),
-        }
-        put_off
-    }
-}
-
-/// What is said in one call. Over when it is dropped.
-#[derive(Debug)]
-pub(super) struct Talk {
-    with: Governed,
-    number: u64,
-}
-
-impl Talk {
-    /// What the call came to: its answer, or a question that was put off and led to an error.
-    pub(super) fn ended(self, answer: ToolAnswer) -> Result<ToolAnswer, Box<ServerAsks>> {
-        let conversation = self.take();
-        let asks = !conversation.asked.is_empty() && conversation.refused.is_none();
-        if !asks || !answer.is_error {
-            return Ok(answer);
-        }
-        let (forms, before) = (conversation.asked, conversation.told);
-        let asks = ServerAsks { forms, state: None, before, answered: Some(answer.clone()) };
-        match asks.bounded() {
-            Ok(asks) => Err(Box::new(asks)),
-            Err(_) => Ok(answer),
-        }
-    }
-
-    fn take(&self) -> Conversation {
-        let mut calls = self.with.calls.lock().unwrap_or_else(PoisonError::into_inner);
-        calls.under_way.remove(&self.number).unwrap_or_default()
-    }
-}
-
-impl Drop for Talk {
-    fn drop(&mut self) {
-        self.take();
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn form(message: &str, properties: &Value, required: &[&str]) -> Form {
+    pub(super) fn form(message: &str, properties: &Value, required: &[&str]) -> Form {
         let schema = json!({ "type": "object", "properties": properties, "required": required });
         Form { message: message.to_owned(), schema }
     }
@@ -360,7 +250,7 @@ mod tests {
         ServerAsks { forms, state: Some("s1".to_owned()), before: Vec::new(), answered: None }
     }
 
-    fn account() -> Form {
+    pub(super) fn account() -> Form {
         form("Which account?", &json!({ "account": { "type": "string", "enum": ["main", "reserve"] } }), &["account"])
     }
 
@@ -429,51 +319,5 @@ mod tests {
         assert!(roots.unwrap_err().contains("folders"));
         let nothing = json!({ "resultType": "input_required", "requestState": "s" });
         assert!(ServerAsks::read(serde_json::from_value(nothing).unwrap()).unwrap_err().contains("asks for nothing"));
-    }
-
-    fn failed() -> ToolAnswer {
-        ToolAnswer { text: "cancelled".to_owned(), structured: None, is_error: true }
-    }
-
-    #[test]
-    fn what_is_asked_during_a_call_is_put_off_and_answered_when_it_is_made_again() {
-        let client = Governed::default();
-        let talk = client.begin(None);
-        assert_eq!(client.asked(Ok(account())).action, ElicitationAction::Cancel);
-        let asks = talk.ended(failed()).unwrap_err();
-        assert_eq!(asks.answered, Some(failed()));
-        let told = asks.told("main").unwrap();
-
-        let talk = client.begin(Some(&told));
-        let answer = client.asked(Ok(account()));
-        assert_eq!((answer.action, answer.content), (ElicitationAction::Accept, Some(json!({ "account": "main" }))));
-        let other = form("Sure?", &json!({ "sure": { "type": "boolean" } }), &["sure"]);
-        assert_eq!(client.asked(Ok(other.clone())).action, ElicitationAction::Cancel);
-        let asks = talk.ended(failed()).unwrap_err();
-        let told = asks.told("yes").unwrap();
-
-        let talk = client.begin(Some(&told));
-        for form in [account(), other] {
-            assert_eq!(client.asked(Ok(form)).action, ElicitationAction::Accept, "both are known now");
-        }
-        assert!(talk.ended(failed()).is_ok(), "an error to which no question led");
-    }
-
-    #[test]
-    fn of_two_calls_under_way_neither_is_taken_to_ask() {
-        let client = Governed::default();
-        let (one, other) = (client.begin(None), client.begin(None));
-        assert_eq!(client.asked(Ok(account())).action, ElicitationAction::Cancel);
-        assert!(one.ended(failed()).is_ok() && other.ended(failed()).is_ok());
-        assert_eq!(client.asked(Ok(account())).action, ElicitationAction::Cancel, "no call is under way");
-    }
-
-    #[test]
-    fn a_call_that_succeeds_without_its_question_has_its_answer() {
-        let client = Governed::default();
-        let talk = client.begin(None);
-        client.asked(Ok(account()));
-        let answer = ToolAnswer { is_error: false, ..failed() };
-        assert_eq!(talk.ended(answer.clone()), Ok(answer));
     }
 }

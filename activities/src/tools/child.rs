@@ -15,14 +15,14 @@ use nix::{
     },
     unistd::Pid,
 };
-use secrecy::ExposeSecret as _;
+use secrecy::ExposeSecret;
 use tokio::{
     process::{Child, ChildStdin, ChildStdout, Command},
     sync::Mutex,
     task::JoinHandle,
 };
 
-use super::stderr_tail::StderrTail;
+use super::{blot::Secrets, stderr_tail::StderrTail};
 use crate::catalog::{EnvValue, ProcessLimits, ServerSettings};
 
 /// How long the end may take: the supervisor gives 3 s, asks, gives 2 s more and kills.
@@ -41,6 +41,8 @@ pub(super) struct ServerProcess {
     pid: Option<Pid>,
     tail: StderrTail,
     drained: Mutex<Option<JoinHandle<()>>>,
+    /// What it was given.
+    secrets: Secrets,
 }
 
 /// The pipes of a server: what it reads and what it writes.
@@ -49,7 +51,7 @@ pub(super) type Pipes = (ChildStdout, ChildStdin);
 impl ServerProcess {
     /// Starts it.
     pub(super) async fn start(settings: &ServerSettings) -> Result<(Self, Pipes), String> {
-        let mut command = command(settings).await?;
+        let (mut command, secrets) = command(settings).await?;
         let started = command.spawn();
         let mut child =
             started.map_err(|error| format!("cannot start `{}`: {error}", settings.supervisor.display()))?;
@@ -60,13 +62,18 @@ impl ServerProcess {
         let tail = StderrTail::default();
         let drained = Mutex::new(Some(tokio::spawn(tail.clone().drain(errors))));
         let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).map(Pid::from_raw);
-        Ok((Self { supervisor: Mutex::new(child), pid, tail, drained }, (output, input)))
+        Ok((Self { supervisor: Mutex::new(child), pid, tail, drained, secrets }, (output, input)))
+    }
+
+    /// The secrets that it was given.
+    pub(super) fn secrets(&self) -> &Secrets {
+        &self.secrets
     }
 
     /// The end of its standard error, which is foreign text, to stand behind a reason.
     pub(super) fn complaint(&self) -> String {
         let tail = self.tail.text();
-        if tail.is_empty() { String::new() } else { format!("; its standard error ends: {tail}") }
+        if tail.is_empty() { String::new() } else { self.secrets.blotted(format!("; its standard error ends: {tail}")) }
     }
 
     /// How it ended, if it did or does so now, in words of ours.
@@ -104,9 +111,7 @@ impl ServerProcess {
             let _ = killpg(pid, Signal::SIGKILL);
         }
     }
-}
 
-impl ServerProcess {
     /// Waits for the end of the supervisor, and ends what is left in its group if it was killed itself.
     async fn ended(&self, supervisor: &mut Child) -> Option<ExitStatus> {
         if let Some(pid) = self.pid.filter(|_| supervisor.id().is_some()) {
@@ -144,7 +149,7 @@ fn ended_with(status: ExitStatus) -> String {
         .map_or_else(|| "; its supervisor was killed".to_owned(), |code| format!("; it ended with exit code {code}"))
 }
 
-async fn command(settings: &ServerSettings) -> Result<Command, String> {
+async fn command(settings: &ServerSettings) -> Result<(Command, Secrets), String> {
     let mut command = Command::new(&settings.supervisor);
     command.arg("sandbox-exec").args(arguments(&settings.limits)).arg("--").arg(&settings.program);
     command.args(&settings.args).current_dir(&settings.directory).env_clear();
@@ -154,16 +159,19 @@ async fn command(settings: &ServerSettings) -> Result<Command, String> {
             command.env(name, value);
         }
     }
+    let mut secrets = Vec::new();
     for (name, value) in &settings.env {
         match value {
             EnvValue::Plain(text) => command.env(name, text),
             EnvValue::Secret(reference) => {
                 let secret = reference.resolve().await.map_err(|error| format!("variable `{name}`: {error}"))?;
-                command.env(name, secret.expose_secret())
+                command.env(name, secret.expose_secret());
+                secrets.push(secret);
+                continue;
             }
         };
     }
-    Ok(command)
+    Ok((command, Secrets::new(secrets.iter().map(ExposeSecret::expose_secret))))
 }
 
 fn arguments(limits: &ProcessLimits) -> impl Iterator<Item = String> {

@@ -7,11 +7,15 @@
 use std::{
     io::{Error, ErrorKind},
     pin::pin,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use rmcp::{
     RoleClient,
+    model::JsonRpcMessage,
     service::{RxJsonRpcMessage, TxJsonRpcMessage},
     transport::Transport,
 };
@@ -32,6 +36,8 @@ pub(super) const TOO_LARGE: i32 = -39_001;
 const LIMITS_READ_MAX: u64 = 4;
 /// Where the key of an effect stands in a message.
 pub(super) const KEY_POINTER: &str = "/params/_meta/dev.mandate~1idempotency-key";
+/// Most requests of a server that wait for it to read their answers.
+const OWED_MAX: usize = 64;
 /// How much of a line that is no message an error shows, in characters.
 const SHOWN_CHARS_MAX: usize = 120;
 
@@ -74,6 +80,8 @@ pub(super) struct Lines<R, W> {
     thrown_away: Option<Skim>,
     write: Arc<Mutex<Option<W>>>,
     limit: usize,
+    /// Requests of the server whose answers are not written yet.
+    owed: Arc<AtomicUsize>,
     send_by: SendBy,
     given_up: GivenUp,
 }
@@ -92,7 +100,8 @@ impl<R: AsyncRead + Send + Unpin, W> Lines<R, W> {
     /// Takes the pipes. Messages of more than `limit` bytes are not held.
     pub(super) fn new(read: R, write: W, limit: usize, send_by: SendBy, given_up: GivenUp) -> Self {
         let (read, write) = (BufReader::new(read), Arc::new(Mutex::new(Some(write))));
-        Self { read, line: Vec::new(), thrown_away: None, write, limit, send_by, given_up }
+        let (line, owed) = (Vec::new(), Arc::default());
+        Self { read, line, thrown_away: None, write, limit, owed, send_by, given_up }
     }
 
     /// Reads to the end of a line. May be cut off: between waiting and taking nothing is lost.
@@ -139,6 +148,18 @@ impl<R: AsyncRead + Send + Unpin, W> Lines<R, W> {
             Err(_) if is_message(text) => Ok(None),
             Err(_) => Err(Why { reason: "it wrote a line that is no JSON-RPC message".to_owned(), wrote: shown(text) }),
         }
+    }
+
+    /// Counts what the server asks: each of its requests is answered, and answers that it does not read are held.
+    fn bears(
+        &self,
+        message: Option<RxJsonRpcMessage<RoleClient>>,
+    ) -> Result<Option<RxJsonRpcMessage<RoleClient>>, Why> {
+        let asks = matches!(message, Some(JsonRpcMessage::Request(_)));
+        if asks && self.owed.fetch_add(1, Ordering::SeqCst) >= OWED_MAX {
+            return Err(format!("it asked {OWED_MAX} times without reading an answer").into());
+        }
+        Ok(message)
     }
 }
 
@@ -199,6 +220,8 @@ where
         message: TxJsonRpcMessage<RoleClient>,
     ) -> impl Future<Output = Result<(), Self::Error>> + Send + 'static {
         let (write, send_by, given_up) = (Arc::clone(&self.write), self.send_by.clone(), self.given_up.clone());
+        let owed =
+            matches!(message, JsonRpcMessage::Response(_) | JsonRpcMessage::Error(_)).then(|| Arc::clone(&self.owed));
         async move {
             let message = serde_json::to_value(&message)?;
             let line = format!("{message}\n").into_bytes();
@@ -206,7 +229,11 @@ where
             let write = held.as_mut().ok_or_else(|| Error::new(ErrorKind::NotConnected, "it is closed"))?;
             let Some(key) = message.pointer(KEY_POINTER).and_then(Value::as_str) else {
                 write.write_all(&line).await?;
-                return write.flush().await;
+                write.flush().await?;
+                if let Some(owed) = owed {
+                    owed.fetch_sub(1, Ordering::SeqCst);
+                }
+                return Ok(());
             };
             // It has waited for its turn: only now it is known whether it may still go out.
             let left = send_by.time_left(key).map_err(|nothing| Error::new(ErrorKind::TimedOut, nothing))?;
@@ -233,7 +260,7 @@ where
                 Ok(Read::End) => return None,
                 Err(reason) => Err(reason.into()),
             };
-            match message {
+            match message.and_then(|message| self.bears(message)) {
                 Ok(Some(message)) => return Some(message),
                 Ok(None) => {}
                 Err(why) => {
@@ -311,6 +338,25 @@ mod tests {
     #[tokio::test]
     async fn a_message_without_end_ends_the_connection() {
         check(&"x".repeat(LIMIT * 5), &[], Some("it wrote a message of more than 800 bytes")).await;
+    }
+
+    #[tokio::test]
+    async fn a_server_that_asks_and_does_not_read_is_given_up() {
+        let ping = |id: usize| format!("{}\n", json!({ "jsonrpc": "2.0", "id": id, "method": "ping" }));
+        let pings: String = (0..=OWED_MAX).map(ping).collect();
+        let (mut lines, given_up) = reading(&pings);
+        for _ in 0..OWED_MAX {
+            lines.receive().await.unwrap();
+        }
+        assert!(lines.receive().await.is_none());
+        assert_eq!(given_up.why().unwrap().reason, "it asked 64 times without reading an answer");
+
+        let (mut lines, _) = reading(&pings);
+        let answer = json!({ "jsonrpc": "2.0", "id": 0, "result": {} });
+        for _ in 0..=OWED_MAX {
+            lines.receive().await.unwrap();
+            lines.send(serde_json::from_value(answer.clone()).unwrap()).await.unwrap();
+        }
     }
 
     #[tokio::test]

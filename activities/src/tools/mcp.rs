@@ -19,7 +19,7 @@ use rmcp::{
     RoleClient, ServiceError,
     model::{CallToolRequestParams, CallToolResponse, PaginatedRequestParams, ProtocolVersion, RequestMetaObject},
     service::{ClientLifecycleMode, ClientServiceExt as _, Peer, RunningService},
-    transport::{DynamicTransportError, IntoTransport},
+    transport::IntoTransport,
 };
 use serde_json::{Map, Value};
 use tokio::sync::Mutex;
@@ -167,7 +167,7 @@ impl Connection {
             self.doubtful.store(true, Ordering::SeqCst);
             lost(why)
         })?;
-        let answer = self.answer_of(&request.tool, ended).await?;
+        let answer = self.process.secrets().blotted_answer(self.answer_of(&request.tool, ended).await?);
         talk.ended(answer).map_err(NoAnswer::Asks)
     }
 
@@ -191,11 +191,11 @@ impl Connection {
             Err(ServiceError::McpError(error)) => {
                 Ok(answer::error(format!("error: the server refused the call: {} ({})", error.message, error.code.0)))
             }
-            Err(ServiceError::TransportSend(error)) if not_sent(&error).is_some() => {
-                Err(NoAnswer::NotSent(not_sent(&error).unwrap_or_default()))
-            }
-            Err(error) if self.is_closed() => Err(self.ended(error.to_string()).await),
-            Err(error) => Err(lost(error.to_string())),
+            Err(error) => match not_sent(&error) {
+                Some(why) => Err(NoAnswer::NotSent(why)),
+                None if self.is_closed() => Err(self.ended(error.to_string()).await),
+                None => Err(lost(error.to_string())),
+            },
         }
     }
 
@@ -215,8 +215,9 @@ impl Connection {
     }
 }
 
-/// Why nothing was sent, by the transport's error.
-fn not_sent(error: &DynamicTransportError) -> Option<String> {
+/// Why nothing was sent, where the transport's error says so.
+fn not_sent(error: &ServiceError) -> Option<String> {
+    let ServiceError::TransportSend(error) = error else { return None };
     error.error.downcast_ref::<std::io::Error>().and_then(nothing_was_sent)
 }
 

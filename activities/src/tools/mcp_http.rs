@@ -29,6 +29,7 @@ use tokio::sync::Mutex;
 use super::{
     CallToolError, ToolAnswer, answer,
     asks::{Governed, ServerAsks},
+    blot::Secrets,
     mcp,
     remote::Remote,
     send_by::SendBy,
@@ -62,6 +63,8 @@ pub(super) struct Connection {
     input_schemas: BTreeMap<String, Value>,
     send_by: SendBy,
     spoiled: AtomicBool,
+    /// What its requests carry.
+    secrets: Secrets,
 }
 
 impl Connection {
@@ -70,6 +73,7 @@ impl Connection {
         let send_by = SendBy::default();
         let headers = remote.headers().await.map_err(|error| error.to_string())?;
         let url = remote.egress().map_err(|error| error.to_string())?.url.as_str().to_owned();
+        let secrets = Secrets::in_headers(&headers);
         let poster = Poster::new(Arc::clone(remote), headers, send_by.clone());
         let mut config = StreamableHttpClientTransportConfig::with_uri(url).reinit_on_expired_session(false);
         config.retry_config = Arc::new(Never);
@@ -80,7 +84,7 @@ impl Connection {
             .await
             .map_err(|_| format!("no connection within {} s", limit.as_secs()))??;
         let (peer, spoiled) = (service.peer().clone(), AtomicBool::new(false));
-        Ok(Self { client, peer, service: Mutex::new(Some(service)), input_schemas, send_by, spoiled })
+        Ok(Self { client, peer, service: Mutex::new(Some(service)), input_schemas, send_by, spoiled, secrets })
     }
 
     /// Whether nothing may be sent on it any more.
@@ -126,7 +130,7 @@ impl Connection {
             }
         };
         let asks = |asks| CallToolError::Asks { tool: name.to_string(), asks };
-        ended.and_then(|answer| talk.ended(answer).map_err(asks))
+        ended.and_then(|answer| talk.ended(self.secrets.blotted_answer(answer)).map_err(asks))
     }
 
     /// Ends the session, if there is one.

@@ -20,7 +20,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 /// What it does at a call. N is a number of bytes, or of files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -151,8 +151,9 @@ impl Rogue {
         match self.mode {
             Mode::DieBefore => die(4, "killed by its own hand"),
             Mode::Env => {
-                let names: Vec<String> = std::env::vars().map(|(name, _)| name).collect();
-                say(&text(id, &json!(names).to_string(), false).to_string());
+                let variables: Map<String, Value> =
+                    std::env::vars().map(|(name, value)| (name, value.into())).collect();
+                say(&text(id, &Value::Object(variables).to_string(), false).to_string());
             }
             Mode::Memory(bytes) => std::hint::black_box(vec![1_u8; bytes]).truncate(1),
             Mode::Files(count) => {

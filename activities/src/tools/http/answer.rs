@@ -10,13 +10,11 @@ use serde_json::Value;
 
 use crate::{
     egress::retry_after::retry_after,
-    tools::{CallToolError, ToolAnswer, answer::error},
+    tools::{CallToolError, ToolAnswer, answer::error, blot::Secrets},
 };
 
 /// As much of a server's words about an error as the model reads, in characters.
 const ERROR_CHARS_MAX: usize = 2000;
-/// Shortest secret that is blotted out where a server repeats it: a shorter one would be found by chance.
-const SECRET_CHARS_MIN: usize = 6;
 
 /// As much as arrived of a body.
 pub(super) enum Body {
@@ -38,7 +36,7 @@ pub(super) struct Arrived {
     headers: HeaderMap,
     body: Body,
     /// What was sent as secrets: a server that repeats one does not tell it to the model.
-    secrets: Vec<String>,
+    secrets: Secrets,
 }
 
 /// What a body is made of.
@@ -50,10 +48,7 @@ enum Kind {
 
 impl Arrived {
     pub(super) fn new(status: StatusCode, headers: HeaderMap, body: Body, sent: &HeaderMap) -> Self {
-        let sensitive = sent.values().filter(|value| value.is_sensitive()).filter_map(|value| value.to_str().ok());
-        // With and without the scheme before it.
-        let secrets = sensitive.flat_map(|value| [Some(value), value.split_once(' ').map(|(_, rest)| rest)]).flatten();
-        let secrets = secrets.filter(|secret| secret.len() >= SECRET_CHARS_MIN).map(str::to_owned).collect();
+        let secrets = Secrets::in_headers(sent);
         Self { status, headers, body, secrets }
     }
 
@@ -74,23 +69,7 @@ impl Arrived {
     }
 
     fn text(&self, bytes: &[u8]) -> String {
-        self.blotted(String::from_utf8_lossy(bytes).into_owned())
-    }
-
-    fn blotted(&self, text: String) -> String {
-        self.secrets.iter().fold(text, |text, secret| text.replace(secret.as_str(), "[secret]"))
-    }
-
-    /// A value of JSON, in whose texts a secret may have been written in many ways.
-    fn without_secrets(&self, value: Value) -> Value {
-        match value {
-            Value::String(text) => Value::String(self.blotted(text)),
-            Value::Array(items) => items.into_iter().map(|item| self.without_secrets(item)).collect(),
-            Value::Object(fields) => {
-                fields.into_iter().map(|(name, value)| (self.blotted(name), self.without_secrets(value))).collect()
-            }
-            other @ (Value::Null | Value::Bool(_) | Value::Number(_)) => other,
-        }
+        self.secrets.blotted(String::from_utf8_lossy(bytes).into_owned())
     }
 }
 
@@ -157,7 +136,7 @@ fn success(tool: &ToolName, arrived: &Arrived) -> Result<ToolAnswer, CallToolErr
         Kind::Text => ToolAnswer { text: arrived.text(bytes), structured: None, is_error: false },
         Kind::Json => match serde_json::from_slice::<Value>(bytes) {
             Ok(value) => {
-                let value = arrived.without_secrets(value);
+                let value = arrived.secrets.blotted_value(value);
                 ToolAnswer { text: value.to_string(), structured: Some(value), is_error: false }
             }
             Err(_) => left_out(tool, status, "its answer is not the JSON that it says it is"),

@@ -15,7 +15,7 @@ use tokio::{
 
 use super::*;
 use crate::{
-    catalog::{RemoteSettings, Speaks},
+    catalog::{HeaderSetting, RemoteSettings, SecretRef, Speaks},
     tools::{PrepareToolError, ToolSet},
 };
 
@@ -28,6 +28,8 @@ enum Act {
     Stream,
     /// Answers with this text.
     Say(String),
+    /// Answers with the head of the request.
+    Repeat,
     /// Never answers.
     Hang,
     /// Closes the connection.
@@ -97,11 +99,15 @@ impl Server {
     }
 
     fn tools(&self) -> ToolSet {
+        self.tools_with([].into())
+    }
+
+    fn tools_with(&self, headers: BTreeMap<String, HeaderSetting>) -> ToolSet {
         let host = format!("127.0.0.1:{}", self.port);
         let settings = RemoteSettings {
             speaks: Speaks::Mcp,
             url: format!("http://{host}/mcp"),
-            headers: [].into(),
+            headers,
             allow_internal: vec![host.parse().unwrap()],
             connect_timeout_secs: 5,
             calls_max: 4,
@@ -188,13 +194,14 @@ async fn serve(
 }
 
 async fn call(stream: &mut TcpStream, era: Era, request: &Seen, act: Act, seen: &Mutex<Vec<Seen>>) {
-    let mut answer = json!({ "content": [{ "type": "text", "text": "cancelled" }] });
+    let said_of_it = if matches!(act, Act::Repeat) { request.head.as_str() } else { "cancelled" };
+    let mut answer = json!({ "content": [{ "type": "text", "text": said_of_it }] });
     if era == Era::Stateless {
         answer["resultType"] = json!("complete");
     }
     let answer = result(request, &answer).to_string();
     let text = match act {
-        Act::Answer => said("200 OK", JSON, &answer),
+        Act::Answer | Act::Repeat => said("200 OK", JSON, &answer),
         Act::Stream => {
             said("200 OK", "content-type: text/event-stream\r\n", &format!("event: message\ndata: {answer}\n\n"))
         }
@@ -315,6 +322,21 @@ async fn what_breaks_in_a_call_leaves_its_outcome_open_and_is_not_sent_again() {
             server.does(Act::Answer);
             assert_eq!(outcome(&tools, &cancel()).await, "answer: cancelled", "a connection of its own: {shown}");
         }
+    }
+}
+
+#[tokio::test]
+async fn a_secret_that_the_server_repeats_is_not_told() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("token"), "s3cret-token").unwrap();
+    let reference = SecretRef::File(folder.path().join("token"));
+    let bearer = HeaderSetting::Secret { prefix: "Bearer ".to_owned(), reference };
+    for era in [Era::Session, Era::Stateless] {
+        let server = Server::of(era, Act::Repeat).await;
+        let tools = server.tools_with([("authorization".to_owned(), bearer.clone())].into());
+        let said = outcome(&tools, &cancel()).await;
+        assert!(said.contains("authorization: [secret]") && !said.contains("s3cret"), "{said}");
+        assert!(server.calls()[0].head.contains("Bearer s3cret-token"));
     }
 }
 
