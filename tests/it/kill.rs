@@ -6,16 +6,18 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use futures::{StreamExt as _, stream};
+use futures::future::join_all;
 use mandate_activities::failpoints;
 use mandate_domain::audit::RecordBody;
 use mandate_tests::{On, Receiver, Scenario, run, until_among_many};
 use serde_json::json;
+use tokio::sync::Semaphore;
 
 use crate::frozen::registered_as;
 
-/// How many cells of one kind and engine are tried at the same time.
-const AT_ONCE: usize = 4;
+/// How many cells are tried at the same time, whatever their kind and engine: with more of them each takes longer than it
+/// waits.
+static AT_ONCE: Semaphore = Semaphore::const_new(8);
 /// How soon after the kill the next attempt or workflow task has to start. It takes five seconds; the others of the matrix
 /// keep the machine busy meanwhile.
 const RESUMES_WITHIN: Duration = Duration::from_secs(30);
@@ -111,8 +113,7 @@ fn with_a_plain_tool_and_a_database() {
 /// All points are tried before the test fails.
 fn every_point(kind: Kind, on: On) {
     run(async {
-        let cells = failpoints::ALL.into_iter().map(|point| dies_at(point, kind, on));
-        let tried = stream::iter(cells).buffer_unordered(AT_ONCE).collect::<Vec<_>>().await;
+        let tried = join_all(failpoints::ALL.into_iter().map(|point| dies_at(point, kind, on))).await;
         assert_eq!(tried.len(), failpoints::ALL.len());
         let failed: Vec<_> = tried.into_iter().flatten().collect();
         assert!(failed.is_empty(), "{failed:#?}");
@@ -121,6 +122,7 @@ fn every_point(kind: Kind, on: On) {
 
 /// What goes wrong in a cell.
 async fn dies_at(point: &'static str, kind: Kind, on: On) -> Option<String> {
+    let _place = AT_ONCE.acquire().await.unwrap();
     let tried = tokio::task::spawn_blocking(move || run(survives(point, kind, on))).await;
     tried.err().map(|panic| match panic.into_panic().downcast::<String>() {
         Ok(text) => format!("{point}, {kind:?}, {on:?}: {text}"),

@@ -2,7 +2,7 @@
 //! A call whose outcome is unknown, with all that is known of it, and the word that settles it.
 
 use mandate_domain::audit::RecordBody;
-use mandate_tests::{Execution, Process, Scenario, run, until};
+use mandate_tests::{Execution, On, Process, Scenario, run, until};
 use serde_json::{Value, json};
 use temporalio_client::WorkflowExecutionStatus;
 use temporalio_common::protos::temporal::api::history::v1::history_event::Attributes;
@@ -57,37 +57,41 @@ async fn paid(scenario: &Scenario) -> Vec<(String, i64)> {
 
 #[test]
 fn a_run_that_is_reset_to_before_a_refund_finds_it_made_and_makes_it_no_second_time() {
-    run(async {
-        let scenario = Scenario::new("reset-refund").await;
-        scenario.write("scripts/refunds.toml", SCRIPT);
-        let _worker = scenario.start_worker().await;
-        scenario.start_run("Refund order o2").await;
-        let request = scenario.pending_id().await;
-        reset(&scenario).await;
-        until("the run waits again", async || {
-            let again = scenario.pending_now().await?;
-            (again.len() == 1 && again[0].request_id == request).then_some(())
-        })
-        .await;
-        assert_eq!(paid(&scenario).await, [("o2".to_owned(), 4_500)]);
-        scenario.approve(&request, BO).await;
-        assert!(scenario.answer().await.contains("Both are refunded."));
+    run(finds_it_made(On::Sqlite, "reset-refund"));
+}
 
-        // And once more when it is over: the same end, from what is recorded.
-        reset(&scenario).await;
-        assert_eq!(scenario.wait_closed().await, WorkflowExecutionStatus::Completed);
-        assert!(scenario.answer().await.contains("Both are refunded."));
-        assert_eq!(paid(&scenario).await, [("o2".to_owned(), 4_500), ("o1".to_owned(), 50_000)]);
-        assert_eq!(scenario.refund_calls().await.len(), 2, "each is sent once");
-        let count = async |pick: fn(&RecordBody) -> bool| scenario.records_where(pick).await.len();
-        assert_eq!(count(|body| matches!(body, RecordBody::RunReset { .. })).await, 2);
-        assert_eq!(
-            count(|body| matches!(body, RecordBody::Intent { target, .. } if target == "payments.refund")).await,
-            2
-        );
-        assert_eq!(count(|body| matches!(body, RecordBody::RunClosed { .. })).await, 1);
-        scenario.mandate(&["audit", "verify", "--witness", "none"]).await.ok();
-    });
+#[test]
+fn a_run_on_a_database_that_is_reset_to_before_a_refund_finds_it_made_and_makes_it_no_second_time() {
+    run(finds_it_made(On::Postgres, "reset-refund-postgres"));
+}
+
+async fn finds_it_made(on: On, name: &str) {
+    let scenario = Scenario::on(on, name).await;
+    scenario.write("scripts/refunds.toml", SCRIPT);
+    let _worker = scenario.start_worker().await;
+    scenario.start_run("Refund order o2").await;
+    let request = scenario.pending_id().await;
+    reset(&scenario).await;
+    until("the run waits again", async || {
+        let again = scenario.pending_now().await?;
+        (again.len() == 1 && again[0].request_id == request).then_some(())
+    })
+    .await;
+    assert_eq!(paid(&scenario).await, [("o2".to_owned(), 4_500)]);
+    scenario.approve(&request, BO).await;
+    assert!(scenario.answer().await.contains("Both are refunded."));
+
+    // And once more when it is over: the same end, from what is recorded.
+    reset(&scenario).await;
+    assert_eq!(scenario.wait_closed().await, WorkflowExecutionStatus::Completed);
+    assert!(scenario.answer().await.contains("Both are refunded."));
+    assert_eq!(paid(&scenario).await, [("o2".to_owned(), 4_500), ("o1".to_owned(), 50_000)]);
+    assert_eq!(scenario.refund_calls().await.len(), 2, "each is sent once");
+    let count = async |pick: fn(&RecordBody) -> bool| scenario.records_where(pick).await.len();
+    assert_eq!(count(|body| matches!(body, RecordBody::RunReset { .. })).await, 2);
+    assert_eq!(count(|body| matches!(body, RecordBody::Intent { target, .. } if target == "payments.refund")).await, 2);
+    assert_eq!(count(|body| matches!(body, RecordBody::RunClosed { .. })).await, 1);
+    scenario.mandate(&["audit", "verify", "--witness", "none"]).await.ok();
 }
 
 #[test]

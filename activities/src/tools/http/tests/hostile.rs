@@ -89,5 +89,5 @@ async fn a_server_that_died_between_the_look_and_the_call_was_not_asked() {
     drop(listener);
     let arguments = json!({ "order_id": "o1" });
     let outcome = tools.call(&permit(), prepared, arguments.as_object().unwrap()).await;
-    assert_eq!(in_a_line(outcome), "not sent: no connection");
+    assert_eq!(in_a_line(outcome), "not sent: no connection: Connection refused (os error 111)");
 }
